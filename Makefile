@@ -1,0 +1,39 @@
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+BUILD_INPUTS := pyproject.toml constraints.txt CMakeLists.txt $(wildcard src/gatewise/kernels/native/*)
+
+.PHONY: setup demo test check bench clean
+
+setup: $(VENV)/.ready
+
+# Also rebuilds the native kernels when one of their sources has changed.
+$(VENV)/.ready: $(BUILD_INPUTS)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --editable '.[dev]'
+	$(BIN)/gatewise doctor
+	touch $@
+
+demo: setup
+	$(BIN)/gatewise train language-model python-topics --config examples/demo.toml --out runs/demo --overwrite $(DEMO_OPTIONS)
+	$(BIN)/gatewise generate runs/demo --prompt "The " --length 400 --temperature 0.7 --seed 1
+
+test: setup
+	$(BIN)/pytest -n 2
+
+check: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+bench: setup
+	$(BIN)/python bench/layers.py
+	$(BIN)/python bench/jobs.py
+
+clean:
+	rm -rf $(VENV) build dist runs .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,32 @@
+"""gatewise: gated recurrent sequence models: train, look inside, stream and ship."""
+
+import importlib
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from gatewise.layers.gru import GRU, GRUCell
+    from gatewise.training.language_model import LanguageModel, load
+
+_HOMES = {
+    "GRU": "gatewise.layers.gru",
+    "GRUCell": "gatewise.layers.gru",
+    "LanguageModel": "gatewise.training.language_model",
+    "load": "gatewise.training.language_model",
+}
+
+__all__ = ["GRU", "GRUCell", "LanguageModel", "load"]
+
+
+def __getattr__(name: str) -> object:
+    """A public name, imported when it is first touched: `import gatewise` alone costs nothing."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'gatewise' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})

@@ -1,0 +1,56 @@
+"""The tree of errors. Every message says what was asked, what came, and what to do.
+
+GatewiseError
+├── InputError (ValueError)          an argument or a file of the user's is wrong
+│   ├── ShapeError (RuntimeError)    a tensor has the wrong rank, size, dtype or device
+│   ├── ConfigError                  a configuration: unknown key, wrong type, out of range, broken TOML
+│   ├── TextError                    a text: missing, empty, not UTF-8, too short
+│   └── PromptError                  a prompt the model cannot read
+├── RunError                         a run folder: missing, half-written, damaged, newer, in the way
+├── BackendError (RuntimeError)      a backend or device that was asked for cannot serve
+└── TrainingError (RuntimeError)     training cannot go on
+    └── NonFiniteLoss
+"""
+
+
+class GatewiseError(Exception):
+    """Whatever gatewise raises on purpose; the command line prints it as one line."""
+
+
+class InputError(GatewiseError, ValueError):
+    """An argument or a file of the user's is wrong."""
+
+
+class ShapeError(InputError, RuntimeError):
+    """A tensor has the wrong rank, size, dtype or device.
+
+    torch's layers raise ValueError for some of these mistakes and RuntimeError for others, so this is both.
+    """
+
+
+class ConfigError(InputError):
+    """A configuration is wrong: an unknown key, a mistyped or out-of-range value, broken TOML."""
+
+
+class TextError(InputError):
+    """A text cannot be read or is of no use: missing, empty, not UTF-8, too short."""
+
+
+class PromptError(InputError):
+    """A prompt holds nothing that the model can read."""
+
+
+class RunError(GatewiseError):
+    """A run folder is missing, half-written, damaged, from a newer version, or in the way."""
+
+
+class BackendError(GatewiseError, RuntimeError):
+    """A backend or a device was asked for and cannot serve."""
+
+
+class TrainingError(GatewiseError, RuntimeError):
+    """Training cannot go on."""
+
+
+class NonFiniteLoss(TrainingError):
+    """The loss became infinite or NaN; the message names the first layer and step where it began."""

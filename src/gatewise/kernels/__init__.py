@@ -1,0 +1,1 @@
+"""The recurrence itself: its definition, its fast implementations, and the choice between them."""

@@ -1,0 +1,169 @@
+// Matrix products on register tiles, and the packing of weights that they read.
+//
+// A tile is MR rows by NP panels by G gates of one vector each; it is accumulated in registers and handed to the
+// caller, who does with it what the cell's equations say. Panels are a vector wide.
+#pragma once
+
+#include <algorithm>
+#include <type_traits>
+#include <utility>
+
+#include "vec.h"
+
+namespace gatewise {
+namespace {
+
+template <int Value>
+using Constant = std::integral_constant<int, Value>;
+
+template <int MR, int NP, int G>
+using Tile = Vec[MR][NP][G];
+
+inline Index panels(Index columns) { return (columns + lanes - 1) / lanes; }
+inline Index padded(Index columns) { return panels(columns) * lanes; }
+
+// Lanes of panel p that hold columns, the others being padding.
+inline Index lanes_used(Index columns, Index p) { return std::min<Index>(lanes, columns - p * lanes); }
+
+// Panels that a tile of MR rows and G gates takes at once, so that its sums fill the registers and hide the latency.
+template <int MR, int G>
+constexpr int panels_at_once() {
+    return std::clamp(tile_vectors / (MR * G), 1, 4);
+}
+
+// body(Constant<MR>, Constant<NP>, row, panel) for tiles that cover `rows` rows and the panels [begin, end).
+// Rows run innermost, so that a panel stays in the first cache while all rows use it.
+template <int G, int MR, typename Body>
+void for_tiles_of(Index first_row, Index last_row, Index begin, Index end, const Body& body) {
+    constexpr int NP = panels_at_once<MR, G>();
+    Index p = begin;
+    for (; p + NP <= end; p += NP)
+        for (Index row = first_row; row < last_row; row += MR) body(Constant<MR>{}, Constant<NP>{}, row, p);
+    const Index left = end - p;
+    for (Index row = first_row; left > 0 && row < last_row; row += MR) {
+        if constexpr (NP > 3)
+            if (left == 3) body(Constant<MR>{}, Constant<3>{}, row, p);
+        if constexpr (NP > 2)
+            if (left == 2) body(Constant<MR>{}, Constant<2>{}, row, p);
+        if constexpr (NP > 1)
+            if (left == 1) body(Constant<MR>{}, Constant<1>{}, row, p);
+    }
+}
+
+template <int G, typename Body>
+void for_tiles(Index rows, Index begin, Index end, const Body& body) {
+    const Index whole = rows - rows % tile_rows;
+    if (whole > 0) for_tiles_of<G, tile_rows>(0, whole, begin, end, body);
+    static_assert(tile_rows <= 8);
+    switch (rows - whole) {
+        case 1: return for_tiles_of<G, 1>(whole, rows, begin, end, body);
+        case 2: return for_tiles_of<G, 2>(whole, rows, begin, end, body);
+        case 3: return for_tiles_of<G, 3>(whole, rows, begin, end, body);
+        case 4: if constexpr (tile_rows > 4) return for_tiles_of<G, 4>(whole, rows, begin, end, body); break;
+        case 5: if constexpr (tile_rows > 4) return for_tiles_of<G, 5>(whole, rows, begin, end, body); break;
+        case 6: if constexpr (tile_rows > 4) return for_tiles_of<G, 6>(whole, rows, begin, end, body); break;
+        case 7: if constexpr (tile_rows > 4) return for_tiles_of<G, 7>(whole, rows, begin, end, body); break;
+    }
+}
+
+// tile[m][p][g] += sum over k of rows[m][k] * panel[k][p][g]; panel p begins p * panel_stride after the first, and its
+// depth k at k * G * lanes.
+template <int MR, int NP, int G>
+inline void accumulate(Tile<MR, NP, G>& tile, const float* const* rows, Index depth, const float* panel,
+                       Index panel_stride) {
+    const float* a[MR];
+    for (int m = 0; m < MR; ++m) a[m] = rows[m];
+    for (Index k = 0; k < depth; ++k, panel += G * lanes) {
+        // The smaller side waits in registers while the other one streams by.
+        if constexpr (NP * G <= MR) {
+            Vec w[NP][G];
+#pragma GCC unroll 4
+            for (int p = 0; p < NP; ++p)
+#pragma GCC unroll 3
+                for (int g = 0; g < G; ++g) w[p][g] = load(panel + p * panel_stride + g * lanes);
+#pragma GCC unroll 8
+            for (int m = 0; m < MR; ++m) {
+                const Vec v = broadcast(a[m][k]);
+#pragma GCC unroll 4
+                for (int p = 0; p < NP; ++p)
+#pragma GCC unroll 3
+                    for (int g = 0; g < G; ++g) tile[m][p][g] += v * w[p][g];
+            }
+        } else {
+            Vec v[MR];
+#pragma GCC unroll 8
+            for (int m = 0; m < MR; ++m) v[m] = broadcast(a[m][k]);
+#pragma GCC unroll 4
+            for (int p = 0; p < NP; ++p)
+#pragma GCC unroll 3
+                for (int g = 0; g < G; ++g) {
+                    const Vec w = load(panel + p * panel_stride + g * lanes);
+#pragma GCC unroll 8
+                    for (int m = 0; m < MR; ++m) tile[m][p][g] += v[m] * w;
+                }
+        }
+    }
+}
+
+// tile[m][p][0] += sum over rows of left[row][m] * right[row][p * lanes ...]: a sum of outer products.
+template <int MR, int NP>
+inline void accumulate_outer(Tile<MR, NP, 1>& tile, const float* const* left, Index offset, const float* right,
+                             Index right_stride, Index rows) {
+    for (Index row = 0; row < rows; ++row, right += right_stride) {
+        const float* a = left[row] + offset;
+        Vec w[NP];
+#pragma GCC unroll 4
+        for (int p = 0; p < NP; ++p) w[p] = load(right + p * lanes);
+#pragma GCC unroll 8
+        for (int m = 0; m < MR; ++m) {
+            const Vec v = broadcast(a[m]);
+#pragma GCC unroll 4
+            for (int p = 0; p < NP; ++p) tile[m][p][0] += v * w[p];
+        }
+    }
+}
+
+// sums[i][column] += sum over rows of left[row][i] * right[row][column], for i < depth and `width` panels of columns.
+// sums and right point at the first of these columns.
+inline void add_outer_products(float* sums, Index sums_stride, const float* const* left, Index depth,
+                               const float* right, Index right_stride, Index rows, Index width) {
+    for_tiles<1>(depth, 0, width, [&](auto mr, auto np, Index i, Index p) {
+        constexpr int MR = mr.value, NP = np.value;
+        Tile<MR, NP, 1> tile;
+        float* out = sums + i * sums_stride + p * lanes;
+        for (int m = 0; m < MR; ++m)
+            for (int q = 0; q < NP; ++q) tile[m][q][0] = load(out + m * sums_stride + q * lanes);
+        accumulate_outer<MR, NP>(tile, left, i, right + p * lanes, right_stride, rows);
+        for (int m = 0; m < MR; ++m)
+            for (int q = 0; q < NP; ++q) store(out + m * sums_stride + q * lanes, tile[m][q][0]);
+    });
+}
+
+// A weight matrix (gates * units, depth) as panels [unit / lanes][depth][gates][lanes], for y = W x with x (depth).
+// Panels [begin, end) are written; lanes past the last unit are zero.
+inline void pack_transposed(float* packed, const float* weights, Index gates, Index units, Index depth, Index begin,
+                            Index end) {
+    for (Index p = begin; p < end; ++p) {
+        const Index used = lanes_used(units, p);
+        for (Index g = 0; g < gates; ++g) {
+            const float* from = weights + (g * units + p * lanes) * depth;
+            float* to = packed + (p * depth * gates + g) * lanes;
+            for (Index k = 0; k < depth; ++k, to += gates * lanes)
+                for (Index lane = 0; lane < lanes; ++lane) to[lane] = lane < used ? from[lane * depth + k] : 0.0f;
+        }
+    }
+}
+
+// `rows` rows of a matrix (rows, columns) as one segment of panels: row k of panel p at
+// packed[p * panel_stride + k * lanes], for x = g W with g (rows). Panels [begin, end) are written, padded with zeros.
+inline void pack_rows(float* packed, Index panel_stride, const float* matrix, Index rows, Index columns, Index begin,
+                      Index end) {
+    for (Index p = begin; p < end; ++p) {
+        const Index used = lanes_used(columns, p);
+        for (Index k = 0; k < rows; ++k)
+            store(packed + p * panel_stride + k * lanes, load_first(matrix + k * columns + p * lanes, used));
+    }
+}
+
+}  // namespace
+}  // namespace gatewise

@@ -1,0 +1,69 @@
+// A vector of floats as wide as the instruction set's registers, and the few operations that the kernels need.
+//
+// +, -, *, / and the comparisons are those of the compiler's vector types; a * b + c becomes one fused instruction.
+// Everything is in an unnamed namespace: each instruction set's object file keeps its own copy.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#if defined(__AVX512F__) || defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
+#include "gru.h"
+
+namespace gatewise {
+namespace {
+
+#if defined(__AVX512F__)
+constexpr int lanes = 16;
+constexpr int tile_rows = 8, tile_vectors = 24;  // of 32 registers
+#elif defined(__AVX2__)
+constexpr int lanes = 8;
+constexpr int tile_rows = 4, tile_vectors = 12;  // of 16 registers
+#elif defined(__aarch64__)
+constexpr int lanes = 4;
+constexpr int tile_rows = 8, tile_vectors = 24;  // of 32 registers
+#else
+constexpr int lanes = 4;
+constexpr int tile_rows = 4, tile_vectors = 12;  // of 16 registers
+#endif
+
+typedef float Vec __attribute__((vector_size(lanes * sizeof(float))));
+typedef std::int32_t IntVec __attribute__((vector_size(lanes * sizeof(float))));
+typedef float LooseVec __attribute__((vector_size(lanes * sizeof(float)), aligned(4), may_alias));
+
+inline Vec broadcast(float value) { return value - Vec{}; }  // value + 0 would be an addition: it changes -0
+inline Vec load(const float* p) { return *reinterpret_cast<const LooseVec*>(p); }
+inline void store(float* p, Vec v) { *reinterpret_cast<LooseVec*>(p) = v; }
+
+// The first `count` lanes (1 to `lanes`); loaded lanes past them are zero, and their memory is never touched.
+inline Vec load_first(const float* p, Index count) {
+    if (count == lanes) return load(p);
+#if defined(__AVX512F__)
+    return _mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << count) - 1), p);
+#else
+    Vec v{};
+    std::memcpy(&v, p, static_cast<std::size_t>(count) * sizeof(float));
+    return v;
+#endif
+}
+
+inline void store_first(float* p, Vec v, Index count) {
+    if (count == lanes) return store(p, v);
+#if defined(__AVX512F__)
+    _mm512_mask_storeu_ps(p, static_cast<__mmask16>((1u << count) - 1), v);
+#else
+    std::memcpy(p, &v, static_cast<std::size_t>(count) * sizeof(float));
+#endif
+}
+
+// NaN stays NaN.
+inline Vec clamp(Vec x, float low, float high) {
+    x = x < broadcast(low) ? broadcast(low) : x;
+    return x > broadcast(high) ? broadcast(high) : x;
+}
+
+}  // namespace
+}  // namespace gatewise

@@ -1,0 +1,135 @@
+"""gru(): a whole sequence through the recurrence, by the backend that serves it best."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gatewise.errors import BackendError, InputError, ShapeError
+from gatewise.kernels import reference
+
+try:
+    from gatewise.kernels import native_gru
+except ImportError as error:
+    native_gru = None
+    _why_not = f"it is not part of this installation ({error}); reinstall gatewise where there is a C++17 compiler"
+else:
+    _why_not = None
+
+BACKENDS = ("auto", "native", "torch", "reference")
+RESETS = ("after", "before")
+
+
+@dataclass(frozen=True)
+class NativeStatus:
+    """Whether the native kernel can serve here, with which instructions, and if not, why not."""
+
+    available: bool
+    instruction_set: str | None
+    openmp: bool
+    reason: str | None
+
+
+def native_status() -> NativeStatus:
+    """What the native kernel of this installation can do on this machine."""
+    if native_gru is None:
+        return NativeStatus(False, None, False, _why_not)
+    return NativeStatus(True, native_gru.instruction_set(), native_gru.OPENMP, None)
+
+
+def gru(
+    x: Tensor,
+    h0: Tensor,
+    weight_ih: Tensor,
+    weight_hh: Tensor,
+    bias_ih: Tensor | None,
+    bias_hh: Tensor | None,
+    *,
+    reset: str = "after",
+    backend: str = "auto",
+    reverse: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """The states of a whole sequence: y (T, B, H), and the last one: hn (B, H).
+
+    The equations are those of `gatewise.kernels.reference.gru_step`.
+
+    Args:
+        x (T, B, I): inputs.
+        h0 (B, H): first state.
+        weight_ih (3H, I), weight_hh (3H, H): the rows of the gates r, z, n, one below the other.
+        bias_ih (3H,), bias_hh (3H,): likewise; or both None.
+        reset: "after" or "before": where the reset gate meets the recurrent product of the candidate.
+        backend: "native" (float32 on the CPU), "torch" (reset="after" only), "reference" (anything), or "auto": native
+            where it can serve, else torch where it can, else reference.
+        reverse: run from the last step to the first; y stays in the order of x, hn is the state after step 0.
+
+    Raises:
+        ShapeError: a tensor's rank, size, dtype or device does not fit the others.
+        BackendError: the backend that was asked for cannot serve.
+        InputError: reset or backend is unknown.
+    """
+    if reset not in RESETS:
+        raise InputError(f"gru: unknown reset {reset!r}; expected one of {', '.join(RESETS)}")
+    _check(x, h0, weight_ih, weight_hh, bias_ih, bias_hh)
+    backend = _choose(backend, reset, x)
+    if backend == "native":
+        assert native_gru is not None  # _choose saw to it
+        return native_gru.gru(x, h0, weight_ih, weight_hh, bias_ih, bias_hh, reset, reverse)
+    if backend == "reference":
+        return reference.gru(x, h0, weight_ih, weight_hh, bias_ih, bias_hh, reset, reverse)
+    weights = [weight_ih, weight_hh] if bias_ih is None else [weight_ih, weight_hh, bias_ih, bias_hh]
+    y, hn = torch._VF.gru(
+        x.flip(0) if reverse else x, h0.unsqueeze(0), weights, bias_ih is not None, 1, 0.0, False, False, False
+    )
+    return (y.flip(0) if reverse else y), hn[0]
+
+
+def _check(
+    x: Tensor, h0: Tensor, weight_ih: Tensor, weight_hh: Tensor, bias_ih: Tensor | None, bias_hh: Tensor | None
+) -> None:
+    """Raise ShapeError unless all tensors fit together."""
+    if x.dim() != 3 or h0.dim() != 2:
+        raise ShapeError(f"gru: expected x (T, B, I) and h0 (B, H), got {tuple(x.shape)} and {tuple(h0.shape)}")
+    if (bias_ih is None) != (bias_hh is None):
+        raise ShapeError("gru: expected both bias_ih and bias_hh or neither, got one of them")
+    steps, batch, input_size = x.shape
+    hidden_size = h0.shape[1]
+    if steps == 0:
+        raise ShapeError(f"gru: expected at least one step in x (T, B, I), got {tuple(x.shape)}")
+    expected = {"h0": (h0, (batch, hidden_size)), "weight_ih": (weight_ih, (3 * hidden_size, input_size))}
+    expected["weight_hh"] = (weight_hh, (3 * hidden_size, hidden_size))
+    if bias_ih is not None and bias_hh is not None:
+        expected |= {"bias_ih": (bias_ih, (3 * hidden_size,)), "bias_hh": (bias_hh, (3 * hidden_size,))}
+    for name, (tensor, shape) in expected.items():
+        if tensor.shape != shape:
+            raise ShapeError(
+                f"gru: expected {name} {shape} for x {tuple(x.shape)} and h0 {tuple(h0.shape)}, "
+                f"got {tuple(tensor.shape)}"
+            )
+        if tensor.dtype != x.dtype or tensor.device != x.device:
+            raise ShapeError(
+                f"gru: expected {name} to be {x.dtype} on {x.device} like x, got {tensor.dtype} on {tensor.device}"
+            )
+
+
+def _choose(backend: str, reset: str, x: Tensor) -> str:
+    """The backend that serves the call; BackendError if the one that was asked for cannot."""
+    suits_native = x.dtype == torch.float32 and x.device.type == "cpu" and x.shape[1] > 0 and x.shape[2] > 0
+    if backend == "auto":
+        if suits_native and native_gru is not None:
+            return "native"
+        return "torch" if reset == "after" else "reference"
+    if backend == "native":
+        if native_gru is None:
+            raise BackendError(f"gru: backend 'native' cannot serve: {_why_not}")
+        if not suits_native:
+            raise BackendError(
+                f"gru: backend 'native' computes float32 on the CPU, at least one row and one input, but x is "
+                f"{x.dtype} {tuple(x.shape)} on {x.device}; use backend='auto'"
+            )
+    elif backend == "torch":
+        if reset == "before":
+            raise BackendError("gru: backend 'torch' has no reset='before'; use backend='auto'")
+    elif backend != "reference":
+        raise InputError(f"gru: unknown backend {backend!r}; expected one of {', '.join(BACKENDS)}")
+    return backend

@@ -1,0 +1,162 @@
+"""The definition itself: derivatives, torch's GRU, the equations by hand, and the limits that the gates have."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from gatewise.kernels import reference
+
+RESETS = ("after", "before")
+T, B, I, H = 4, 3, 5, 2  # noqa: E741
+
+
+def arguments(bias: bool = True) -> list:
+    """x, h0, weight_ih, weight_hh, bias_ih, bias_hh in float64, all different."""
+    random = torch.Generator().manual_seed(0)
+    shapes = [(T, B, I), (B, H), (3 * H, I), (3 * H, H), (3 * H,), (3 * H,)]
+    tensors = [torch.randn(shape, dtype=torch.float64, generator=random).requires_grad_() for shape in shapes]
+    return [*tensors] if bias else [*tensors[:4], None, None]
+
+
+def gates(**values: int) -> list[Tensor]:
+    """Arguments whose biases hold the gates r and z at the given value, 0 or 1, whatever comes in."""
+    tensors = [tensor.detach() for tensor in arguments()]
+    bias_ih = tensors[4]
+    for gate, rows in (("r", slice(0, H)), ("z", slice(H, 2 * H))):
+        if gate in values:
+            bias_ih[rows] = 1000 * (2 * values[gate] - 1)
+    return tensors
+
+
+@pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
+@pytest.mark.parametrize("bias", [True, False], ids=["bias", "no-bias"])
+@pytest.mark.parametrize("reset", RESETS)
+def test_derivatives(reset, bias, reverse):
+    tensors = arguments(bias)
+
+    def run(*differentiable: Tensor) -> tuple[Tensor, Tensor]:
+        return reference.gru(*differentiable, *tensors[len(differentiable) :], reset=reset, reverse=reverse)
+
+    differentiable = tuple(tensor for tensor in tensors if tensor is not None)
+    assert torch.autograd.gradcheck(run, differentiable)
+    assert torch.autograd.gradgradcheck(run, differentiable)
+
+
+@pytest.mark.parametrize("bias", [True, False], ids=["bias", "no-bias"])
+def test_after_is_torchs(bias):
+    x, h0, *weights = arguments(bias)
+    cell = torch.nn.GRUCell(I, H, bias=bias, dtype=torch.float64)
+    for name, weight in zip(("weight_ih", "weight_hh", "bias_ih", "bias_hh"), weights, strict=True):
+        if weight is not None:
+            getattr(cell, name).data = weight.data
+    torch.testing.assert_close(reference.gru_step(x[0], h0, *weights, reset="after"), cell(x[0], h0))
+
+
+def test_before_is_the_equations_by_hand():
+    """Cho 2014, one number at a time, with its own matrix for each gate and the update gate that keeps."""
+    x, h0, weight_ih, weight_hh, bias_ih, bias_hh = (tensor.detach() for tensor in arguments())
+    w_r, w_z, w_n = weight_ih.view(3, H, I)
+    u_r, u_z, u_n = weight_hh.view(3, H, H)
+    b_r, b_z, b_n = (bias_ih + bias_hh).view(3, H)
+    result = reference.gru_step(x[0], h0, weight_ih, weight_hh, bias_ih, bias_hh, "before")
+    for row in range(B):
+        x_t, h = x[0, row], h0[row]
+        r = torch.stack([torch.sigmoid(w_r[j] @ x_t + u_r[j] @ h + b_r[j]) for j in range(H)])
+        for j in range(H):
+            z = torch.sigmoid(w_z[j] @ x_t + u_z[j] @ h + b_z[j])
+            n = torch.tanh(w_n[j] @ x_t + sum(u_n[j, k] * r[k] * h[k] for k in range(H)) + b_n[j])
+            torch.testing.assert_close(result[row, j], z * h[j] + (1 - z) * n)
+
+
+def test_the_placements_are_different_functions():
+    after, before = (reference.gru(*arguments(), reset=reset)[0] for reset in RESETS)
+    assert (after - before).abs().max() > 0.01
+
+
+@pytest.mark.parametrize("reset", RESETS)
+def test_the_whole_is_its_steps(reset):
+    x, h, *weights = arguments()
+    y, hn = reference.gru(x, h, *weights, reset=reset)
+    for t in range(T):
+        h = reference.gru_step(x[t], h, *weights, reset=reset)
+        torch.testing.assert_close(y[t], h, rtol=0, atol=0)
+    torch.testing.assert_close(hn, h, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("reset", RESETS)
+def test_reverse_reads_from_the_end(reset):
+    x, *others = arguments()
+    y, hn = reference.gru(x, *others, reset=reset, reverse=True)
+    flipped, last = reference.gru(x.flip(0), *others, reset=reset)
+    torch.testing.assert_close(y, flipped.flip(0), rtol=0, atol=0)
+    torch.testing.assert_close(hn, last, rtol=0, atol=0)
+    torch.testing.assert_close(hn, y[0], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("reset", RESETS)
+def test_z_at_one_keeps_the_state(reset):
+    x, h0, *weights = gates(z=1)
+    y, hn = reference.gru(x, h0, *weights, reset=reset)
+    assert torch.equal(y, h0.expand(T, B, H))
+    assert torch.equal(hn, h0)
+
+
+@pytest.mark.parametrize("reset", RESETS)
+def test_z_at_zero_takes_the_candidate(reset):
+    x, h0, weight_ih, weight_hh, bias_ih, bias_hh = gates(z=0)
+    r = torch.sigmoid(x[0] @ weight_ih[:H].T + bias_ih[:H] + h0 @ weight_hh[:H].T + bias_hh[:H])
+    past = r * (h0 @ weight_hh[2 * H :].T + bias_hh[2 * H :])
+    if reset == "before":
+        past = (r * h0) @ weight_hh[2 * H :].T + bias_hh[2 * H :]
+    candidate = torch.tanh(x[0] @ weight_ih[2 * H :].T + bias_ih[2 * H :] + past)
+    torch.testing.assert_close(reference.gru_step(x[0], h0, weight_ih, weight_hh, bias_ih, bias_hh, reset), candidate)
+
+
+@pytest.mark.parametrize("reset", RESETS)
+def test_r_and_z_at_zero_forget_the_past(reset):
+    x, h0, *weights = gates(r=0, z=0)
+    y, _ = reference.gru(x, h0, *weights, reset=reset)
+    from_elsewhere, _ = reference.gru(x, -7 * h0, *weights, reset=reset)
+    torch.testing.assert_close(y, from_elsewhere, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("reset", RESETS)
+def test_r_at_one_and_z_at_zero_is_the_plain_rnn(reset):
+    x, h0, weight_ih, weight_hh, bias_ih, bias_hh = gates(r=1, z=0)
+    rnn = torch.nn.RNN(I, H, dtype=torch.float64)
+    rnn.load_state_dict(
+        {
+            "weight_ih_l0": weight_ih[2 * H :],
+            "weight_hh_l0": weight_hh[2 * H :],
+            "bias_ih_l0": bias_ih[2 * H :],
+            "bias_hh_l0": bias_hh[2 * H :],
+        }
+    )
+    y, hn = reference.gru(x, h0, weight_ih, weight_hh, bias_ih, bias_hh, reset)
+    expected, last = rnn(x, h0[None])
+    torch.testing.assert_close(y, expected)
+    torch.testing.assert_close(hn, last[0])
+
+
+@pytest.mark.parametrize("reset", RESETS)
+def test_the_state_stays_within_one(reset):
+    x, h0, *weights = arguments()
+    y, _ = reference.gru(50 * x, h0.clamp(-1, 1), *weights, reset=reset)
+    assert y.abs().max() <= 1
+
+
+@pytest.mark.parametrize("reset", RESETS)
+def test_zero_weights_halve_the_state(reset):
+    x, h0, *weights = arguments()
+    y, hn = reference.gru(x, h0, *(torch.zeros_like(weight) for weight in weights), reset=reset)
+    assert torch.equal(y, torch.stack([h0 / 2**t for t in range(1, T + 1)]))
+    assert torch.equal(hn, h0 / 2**T)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("reset", RESETS)
+def test_any_dtype(reset, dtype):
+    exact, _ = reference.gru(*arguments(), reset=reset)
+    y, hn = reference.gru(*(a.to(dtype) for a in arguments()), reset=reset)
+    assert y.dtype == hn.dtype == dtype
+    torch.testing.assert_close(y.double(), exact, rtol=0, atol=16 * torch.finfo(dtype).eps)
