@@ -179,6 +179,8 @@ def _gradients(ctx, dy: Tensor | None, dhn: Tensor | None, _: None):
     if dy is None and dhn is None:
         return (None,) * 9
     if torch.is_grad_enabled():
+        # As tensors of their own: where one is computed from another, that path is the caller's to follow, not ours.
+        inputs = [None if tensor is None else tensor.view_as(tensor) for tensor in inputs]
         states = reference.gru(*inputs, reset=ctx.reset, reverse=ctx.reverse)
         outputs, grads = zip(
             *((out, d) for out, d in zip(states, (dy, dhn), strict=True) if d is not None), strict=True

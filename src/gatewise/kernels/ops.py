@@ -71,7 +71,7 @@ def gru(
     if reset not in RESETS:
         raise InputError(f"gru: unknown reset {reset!r}; expected one of {', '.join(RESETS)}")
     _check(x, h0, weight_ih, weight_hh, bias_ih, bias_hh)
-    backend = _choose(backend, reset, x)
+    backend = _choose(backend, reset, x, h0)
     if backend == "native":
         assert native_gru is not None  # _choose saw to it
         return native_gru.gru(x, h0, weight_ih, weight_hh, bias_ih, bias_hh, reset, reverse)
@@ -112,9 +112,10 @@ def _check(
             )
 
 
-def _choose(backend: str, reset: str, x: Tensor) -> str:
+def _choose(backend: str, reset: str, x: Tensor, h0: Tensor) -> str:
     """The backend that serves the call; BackendError if the one that was asked for cannot."""
-    suits_native = x.dtype == torch.float32 and x.device.type == "cpu" and x.shape[1] > 0 and x.shape[2] > 0
+    has_work = x.shape[1] > 0 and x.shape[2] > 0 and h0.shape[1] > 0
+    suits_native = has_work and x.dtype == torch.float32 and x.device.type == "cpu"
     if backend == "auto":
         if suits_native and native_gru is not None:
             return "native"
@@ -124,8 +125,8 @@ def _choose(backend: str, reset: str, x: Tensor) -> str:
             raise BackendError(f"gru: backend 'native' cannot serve: {_why_not}")
         if not suits_native:
             raise BackendError(
-                f"gru: backend 'native' computes float32 on the CPU, at least one row and one input, but x is "
-                f"{x.dtype} {tuple(x.shape)} on {x.device}; use backend='auto'"
+                f"gru: backend 'native' computes float32 on the CPU, of sizes that are not 0, but x is "
+                f"{x.dtype} {tuple(x.shape)} on {x.device} and h0 {tuple(h0.shape)}; use backend='auto'"
             )
     elif backend == "torch":
         if reset == "before":

@@ -63,7 +63,7 @@ class BackwardSweep {
 
     void run() {
         pack();
-        clear_sums();
+        clear_bias_sums();
         start_from_last_state();
         share_.wait_for_all();
         for (Index end = s_.T; end > 0; end -= std::min(end, space_.steps)) {
@@ -79,7 +79,11 @@ class BackwardSweep {
                 }
             }
             const Index rows = steps * share_.rows();
-            add_weight_gradients(rows);
+            if (end == s_.T) {
+                sum_weight_gradients<false>(rows);
+            } else {
+                sum_weight_gradients<true>(rows);
+            }
             add_bias_gradients(rows);
             write_input_gradients(begin, rows);
             share_.wait();  // everyone is done with this chunk's gradients
@@ -114,12 +118,7 @@ class BackwardSweep {
             body(first + slot * row_.slot + share_.panel_begin * lanes, share_.panel_end - share_.panel_begin);
     }
 
-    void clear_sums() {
-        const Index stride = 3 * row_.slot;
-        for_own_columns(0, 3, [&](Index offset, Index width) {
-            for (Index i = 0; i < s_.I; ++i) std::fill_n(dweight_ih_ + i * stride + offset, width * lanes, 0.0f);
-            for (Index i = 0; i < s_.H; ++i) std::fill_n(dweight_hh_ + i * stride + offset, width * lanes, 0.0f);
-        });
+    void clear_bias_sums() {
         for_own_columns(0, row_.width / row_.slot, [&](Index offset, Index width) {
             std::fill_n(dbias_ + offset, width * lanes, 0.0f);
         });
@@ -230,13 +229,15 @@ class BackwardSweep {
         });
     }
 
-    void add_weight_gradients(Index rows) {
+    // Adds to the sums, or starts them.
+    template <bool Add>
+    void sum_weight_gradients(Index rows) {
         const Index stride = 3 * row_.slot;
         const auto add = [&](float* sums, const float* const* left, Index depth, Index first_column, Index slots,
                              Index offset) {
             for_own_columns(0, slots, [&](Index column, Index width) {
-                add_outer_products(sums + first_column + column, stride, left, depth, dgates_ + offset + column,
-                                   row_.width, rows, width);
+                outer_products<Add>(sums + first_column + column, stride, left, depth, dgates_ + offset + column,
+                                    row_.width, rows, width);
             });
         };
         if (call_.dweight_ih) add(dweight_ih_, x_rows_, s_.I, 0, 3, row_.r);
@@ -308,11 +309,14 @@ class BackwardSweep {
     void write_transposed(float* weights, const float* sums, Index gate, Index slot, Index depth, Index p) const {
         const Index used = lanes_used(s_.H, p), stride = 3 * row_.slot;
         float* to = weights + (gate * s_.H + p * lanes) * depth;
-        for (Index i = 0; i < depth; ++i) {
-            Vec sum{};
+        for (Index i = 0; i < depth; i += lanes) {
+            const Index count = std::min<Index>(lanes, depth - i);
+            Vec square[lanes] = {};
             for (int group = 0; group < share_.groups; ++group)
-                sum += load(sums + (group * depth + i) * stride + slot * row_.slot + p * lanes);
-            for (Index lane = 0; lane < used; ++lane) to[lane * depth + i] = sum[lane];
+                for (Index k = 0; k < count; ++k)
+                    square[k] += load(sums + (group * depth + i + k) * stride + slot * row_.slot + p * lanes);
+            transpose(square);
+            for (Index lane = 0; lane < used; ++lane) store_first(to + lane * depth + i, square[lane], count);
         }
     }
 

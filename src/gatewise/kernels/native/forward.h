@@ -9,6 +9,7 @@ namespace {
 
 // What the threads of a forward call share, and what each group has of its own.
 struct ForwardSpace {
+    // Packed weights: every panel, or for a sequence of one step the panels that each thread has in hand.
     float* weight_ih;          // panels of r, z, n: [panel][I][3][lanes]
     float* weight_hh;          // after: panels of r, z, n: [panel][H][3][lanes]; before: of r, z
     float* weight_hn;          // before: panels of n: [panel][H][1][lanes]
@@ -28,9 +29,10 @@ struct ForwardSpace {
         const Index threads = grid.groups * grid.members;
         rows = most_rows(s, grid);
         steps = chunk_steps(s, rows, row.width);
-        weight_ih = arena.take(s.I * 3 * row.slot);
-        weight_hh = arena.take(s.H * (after ? 3 : 2) * row.slot);
-        weight_hn = arena.take(after ? 0 : s.H * row.slot);
+        const Index packed = s.T == 1 ? threads * panels_in_hand * lanes : row.slot;
+        weight_ih = arena.take(s.I * 3 * packed);
+        weight_hh = arena.take(s.H * (after ? 3 : 2) * packed);
+        weight_hn = arena.take(after ? 0 : s.H * packed);
         bias = arena.take(3 * row.slot);
         bias_hn = arena.take(row.slot);
         gates = arena.take(saves ? 0 : grid.groups * steps * rows * row.width);
@@ -53,31 +55,82 @@ class ForwardSweep {
           reset_state_(space.reset_state + share.group * space.rows * row_.slot) {}
 
     void run() {
-        pack();
-        share_.wait_for_all();
-        for (Index t = 0; t < s_.T; t += space_.steps) {
-            const Index steps = std::min(space_.steps, s_.T - t);
-            find_rows(t, steps);
-            project_inputs(steps * share_.rows());
-            for (Index step = 0; step < steps; ++step) {
-                if (after_) {
-                    step_after(t + step, gate_rows_ + step * share_.rows());
-                } else {
-                    step_before(t + step, gate_rows_ + step * share_.rows());
-                }
-                share_.wait();
-            }
+        if (s_.T == 1) {
+            run_one_step();
+        } else {
+            run_sequence();
         }
         write_last_state();
     }
 
   private:
-    void pack() {
+    // Panels [begin, end) whose weights are packed, the first of them at the start of what is packed.
+    struct Packed {
+        Index begin, end;
+        const float *ih, *hh, *hn;
+    };
+
+    void run_sequence() {
         const auto [begin, end] = part_of(panels(s_.H), share_.thread, share_.threads);
+        const Index gates = after_ ? 3 : 2;
+        pack_input_weights(space_.weight_ih + begin * s_.I * 3 * lanes, begin, end);
+        pack_state_weights(space_.weight_hh + begin * s_.H * gates * lanes, begin, end);
+        if (!after_) pack_candidate_weights(space_.weight_hn + begin * s_.H * lanes, begin, end);
+        share_.wait_for_all();
+        const Index first = share_.panel_begin;
+        const Packed all{first, share_.panel_end, space_.weight_ih + first * s_.I * 3 * lanes,
+                         space_.weight_hh + first * s_.H * gates * lanes, space_.weight_hn + first * s_.H * lanes};
+        for (Index t = 0; t < s_.T; t += space_.steps) {
+            const Index steps = std::min(space_.steps, s_.T - t);
+            find_rows(t, steps);
+            project_inputs(all, steps * share_.rows());
+            for (Index step = 0; step < steps; ++step) {
+                float* const* gate_rows = gate_rows_ + step * share_.rows();
+                find_state(t + step);
+                if (after_) {
+                    step_after(all, t + step, gate_rows);
+                } else {
+                    step_before(all, gate_rows);
+                    share_.wait();  // r * h is whole
+                    finish_before(all, t + step, gate_rows);
+                }
+                share_.wait();
+            }
+        }
+    }
+
+    // Each weight is used once: it is packed right before, while it is in the first cache.
+    void run_one_step() {
+        find_rows(0, 1);
+        find_state(0);
+        const Index depth = share_.thread * panels_in_hand * lanes;
+        float* ih = space_.weight_ih + depth * s_.I * 3;
+        float* hh = space_.weight_hh + depth * s_.H * (after_ ? 3 : 2);
+        float* hn = space_.weight_hn + depth * s_.H;
+        for (Index p = share_.panel_begin; p < share_.panel_end; p += panels_in_hand) {
+            const Packed some{p, std::min(p + panels_in_hand, share_.panel_end), ih, hh, hn};
+            pack_input_weights(ih, some.begin, some.end);
+            project_inputs(some, share_.rows());
+            pack_state_weights(hh, some.begin, some.end);
+            if (after_) {
+                step_after(some, 0, gate_rows_);
+            } else {
+                step_before(some, gate_rows_);
+            }
+        }
+        share_.wait();  // after: the state is whole; before: r * h is
+        if (after_) return;
+        for (Index p = share_.panel_begin; p < share_.panel_end; p += panels_in_hand) {
+            const Packed some{p, std::min(p + panels_in_hand, share_.panel_end), ih, hh, hn};
+            pack_candidate_weights(hn, some.begin, some.end);
+            finish_before(some, 0, gate_rows_);
+        }
+        share_.wait();
+    }
+
+    void pack_input_weights(float* packed, Index begin, Index end) {
+        pack_transposed(packed, call_.weights.ih, 3, s_.H, s_.I, begin, end);
         const GruWeights& w = call_.weights;
-        pack_transposed(space_.weight_ih, w.ih, 3, s_.H, s_.I, begin, end);
-        pack_transposed(space_.weight_hh, w.hh, after_ ? 3 : 2, s_.H, s_.H, begin, end);
-        if (!after_) pack_transposed(space_.weight_hn, w.hh + 2 * s_.H * s_.H, 1, s_.H, s_.H, begin, end);
         for (Index p = begin; p < end; ++p) {
             const Index used = lanes_used(s_.H, p), unit = p * lanes;
             const auto part = [&](const float* bias, int gate) {
@@ -89,6 +142,14 @@ class ForwardSweep {
             store(space_.bias + 2 * row_.slot + unit, after_ ? part(w.bias_ih, 2) : part(w.bias_ih, 2) + hn);
             store(space_.bias_hn + unit, hn);
         }
+    }
+
+    void pack_state_weights(float* packed, Index begin, Index end) {
+        pack_transposed(packed, call_.weights.hh, after_ ? 3 : 2, s_.H, s_.H, begin, end);
+    }
+
+    void pack_candidate_weights(float* packed, Index begin, Index end) {
+        pack_transposed(packed, call_.weights.hh + 2 * s_.H * s_.H, 1, s_.H, s_.H, begin, end);
     }
 
     // Points at the rows of `steps` steps from t on: step by step, the share's rows of the batch in each.
@@ -104,9 +165,9 @@ class ForwardSweep {
     }
 
     // Slots r, z, n of the chunk's rows = W_i x + b: the input's part of equations (1), (2), (3).
-    void project_inputs(Index rows) {
+    void project_inputs(const Packed& packed, Index rows) {
         const Index stride = s_.I * 3 * lanes;
-        for_tiles<3>(rows, share_.panel_begin, share_.panel_end, [&](auto mr, auto np, Index row, Index panel) {
+        for_tiles<3>(rows, packed.begin, packed.end, [&](auto mr, auto np, Index row, Index panel) {
             constexpr int MR = mr.value, NP = np.value;
             Tile<MR, NP, 3> tile;
             for (int p = 0; p < NP; ++p)
@@ -114,7 +175,8 @@ class ForwardSweep {
                     const Vec bias = load(space_.bias + g * row_.slot + (panel + p) * lanes);
                     for (int m = 0; m < MR; ++m) tile[m][p][g] = bias;
                 }
-            accumulate<MR, NP, 3>(tile, x_rows_ + row, s_.I, space_.weight_ih + panel * stride, stride);
+            const float* weights = packed.ih + (panel - packed.begin) * stride;
+            accumulate<MR, NP, 3>(tile, x_rows_ + row, s_.I, weights, stride);
             for (int m = 0; m < MR; ++m)
                 for (int p = 0; p < NP; ++p)
                     for (int g = 0; g < 3; ++g)
@@ -127,14 +189,14 @@ class ForwardSweep {
             state_rows_[b - share_.row_begin] = t == 0 ? call_.h0.at(0, b) : call_.y.at(t - 1, b);
     }
 
-    void step_after(Index t, float* const* gate_rows) {
-        find_state(t);
+    void step_after(const Packed& packed, Index t, float* const* gate_rows) {
         const Index stride = s_.H * 3 * lanes;
         const bool saves = call_.saved != nullptr;
-        for_tiles<3>(share_.rows(), share_.panel_begin, share_.panel_end, [&](auto mr, auto np, Index row, Index panel) {
+        for_tiles<3>(share_.rows(), packed.begin, packed.end, [&](auto mr, auto np, Index row, Index panel) {
             constexpr int MR = mr.value, NP = np.value;
             Tile<MR, NP, 3> tile{};
-            accumulate<MR, NP, 3>(tile, state_rows_ + row, s_.H, space_.weight_hh + panel * stride, stride);
+            const float* weights = packed.hh + (panel - packed.begin) * stride;
+            accumulate<MR, NP, 3>(tile, state_rows_ + row, s_.H, weights, stride);
             for (int m = 0; m < MR; ++m)
                 for (int p = 0; p < NP; ++p) {
                     const Index unit = (panel + p) * lanes, used = lanes_used(s_.H, panel + p);
@@ -155,13 +217,14 @@ class ForwardSweep {
         });
     }
 
-    void step_before(Index t, float* const* gate_rows) {
-        find_state(t);
+    // The gates, and r * h.
+    void step_before(const Packed& packed, float* const* gate_rows) {
         const Index stride = s_.H * 2 * lanes;
-        for_tiles<2>(share_.rows(), share_.panel_begin, share_.panel_end, [&](auto mr, auto np, Index row, Index panel) {
+        for_tiles<2>(share_.rows(), packed.begin, packed.end, [&](auto mr, auto np, Index row, Index panel) {
             constexpr int MR = mr.value, NP = np.value;
             Tile<MR, NP, 2> tile{};
-            accumulate<MR, NP, 2>(tile, state_rows_ + row, s_.H, space_.weight_hh + panel * stride, stride);
+            const float* weights = packed.hh + (panel - packed.begin) * stride;
+            accumulate<MR, NP, 2>(tile, state_rows_ + row, s_.H, weights, stride);
             for (int m = 0; m < MR; ++m)
                 for (int p = 0; p < NP; ++p) {
                     const Index unit = (panel + p) * lanes;
@@ -173,14 +236,17 @@ class ForwardSweep {
                     store(reset_state_ + (row + m) * row_.slot + unit, r * h);
                 }
         });
-        share_.wait();  // r * h is whole
-        const Index hn_stride = s_.H * lanes;
-        for_tiles<1>(share_.rows(), share_.panel_begin, share_.panel_end, [&](auto mr, auto np, Index row, Index panel) {
+    }
+
+    // The candidate and the state, from the whole of r * h.
+    void finish_before(const Packed& packed, Index t, float* const* gate_rows) {
+        const Index stride = s_.H * lanes;
+        for_tiles<1>(share_.rows(), packed.begin, packed.end, [&](auto mr, auto np, Index row, Index panel) {
             constexpr int MR = mr.value, NP = np.value;
             const float* reset_rows[MR];
             for (int m = 0; m < MR; ++m) reset_rows[m] = reset_state_ + (row + m) * row_.slot;
             Tile<MR, NP, 1> tile{};
-            accumulate<MR, NP, 1>(tile, reset_rows, s_.H, space_.weight_hn + panel * hn_stride, hn_stride);
+            accumulate<MR, NP, 1>(tile, reset_rows, s_.H, packed.hn + (panel - packed.begin) * stride, stride);
             for (int m = 0; m < MR; ++m)
                 for (int p = 0; p < NP; ++p) {
                     const Index unit = (panel + p) * lanes, used = lanes_used(s_.H, panel + p);

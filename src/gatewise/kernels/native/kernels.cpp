@@ -23,19 +23,21 @@ bool run_on(Grid grid, const Call& call, float* workspace, Rest... rest) {
     Arena arena(workspace);
     const Space space(arena, call.shape, grid, rest...);
     for (int i = 0; i < 1 + grid.groups; ++i) new (space.barriers + i) Barrier;
-    const int threads = grid.groups * grid.members;
     std::atomic<bool> done{false};
-    run_team(threads, [&](int thread, int team) {
-        if (team != threads) return;
+    const auto body = [&](int thread, int team) {
+        if (team != grid.groups * grid.members) return;
         const Share share = share_of(call.shape, grid, thread, space.barriers);
         Sweep(call, space, share).run();
         if (thread == 0) done.store(true, std::memory_order_relaxed);
-    });
+    };
+    const auto call_body = [](const void* context, int thread, int team) {
+        (*static_cast<decltype(&body)>(context))(thread, team);
+    };
+    run_team(grid.groups * grid.members, call_body, &body);
     return done.load(std::memory_order_relaxed);
 }
 
-// A team can be smaller than was asked for: inside another parallel region, or where the system has no more threads.
-// Then one thread does all.
+// Where the team is smaller than was asked for, one thread does all.
 template <typename Sweep, typename Space, typename Call, typename... Rest>
 void run(const Call& call, float* workspace, int threads, Rest... rest) {
     if (!run_on<Sweep, Space>(grid_for(call.shape, threads), call, workspace, rest...))

@@ -123,33 +123,64 @@ inline void accumulate_outer(Tile<MR, NP, 1>& tile, const float* const* left, In
     }
 }
 
-// sums[i][column] += sum over rows of left[row][i] * right[row][column], for i < depth and `width` panels of columns.
-// sums and right point at the first of these columns.
-inline void add_outer_products(float* sums, Index sums_stride, const float* const* left, Index depth,
+// sums[i][column] = or += sum over rows of left[row][i] * right[row][column], for i < depth and `width` panels of
+// columns. sums and right point at the first of these columns.
+template <bool Add>
+inline void outer_products(float* sums, Index sums_stride, const float* const* left, Index depth,
                                const float* right, Index right_stride, Index rows, Index width) {
     for_tiles<1>(depth, 0, width, [&](auto mr, auto np, Index i, Index p) {
         constexpr int MR = mr.value, NP = np.value;
-        Tile<MR, NP, 1> tile;
+        Tile<MR, NP, 1> tile{};
         float* out = sums + i * sums_stride + p * lanes;
-        for (int m = 0; m < MR; ++m)
-            for (int q = 0; q < NP; ++q) tile[m][q][0] = load(out + m * sums_stride + q * lanes);
+        if constexpr (Add)
+            for (int m = 0; m < MR; ++m)
+                for (int q = 0; q < NP; ++q) tile[m][q][0] = load(out + m * sums_stride + q * lanes);
         accumulate_outer<MR, NP>(tile, left, i, right + p * lanes, right_stride, rows);
         for (int m = 0; m < MR; ++m)
             for (int q = 0; q < NP; ++q) store(out + m * sums_stride + q * lanes, tile[m][q][0]);
     });
 }
 
+template <int... Lane>
+inline void interleave(Vec& a, Vec& b, std::integer_sequence<int, Lane...>) {
+    const Vec low = __builtin_shufflevector(a, b, (Lane / 2 + Lane % 2 * lanes)...);
+    b = __builtin_shufflevector(a, b, (Lane / 2 + Lane % 2 * lanes + lanes / 2)...);
+    a = low;
+}
+
+// Transposes a square of vectors. Interleaving row i with row i + lanes / 2 moves each element's place, as the bits of
+// (row, lane), around by one; after as many rounds as a lane has bits, row and lane have changed places.
+inline void transpose(Vec (&rows)[lanes]) {
+#pragma GCC unroll 4
+    for (int round = 1; round < lanes; round *= 2) {
+        Vec next[lanes];
+#pragma GCC unroll 8
+        for (int i = 0; i < lanes / 2; ++i) {
+            next[2 * i] = rows[i];
+            next[2 * i + 1] = rows[i + lanes / 2];
+            interleave(next[2 * i], next[2 * i + 1], std::make_integer_sequence<int, lanes>{});
+        }
+#pragma GCC unroll 16
+        for (int i = 0; i < lanes; ++i) rows[i] = next[i];
+    }
+}
+
 // A weight matrix (gates * units, depth) as panels [unit / lanes][depth][gates][lanes], for y = W x with x (depth).
-// Panels [begin, end) are written; lanes past the last unit are zero.
+// Panels [begin, end) are written, the first of them at `packed`; lanes past the last unit are zero.
 inline void pack_transposed(float* packed, const float* weights, Index gates, Index units, Index depth, Index begin,
                             Index end) {
     for (Index p = begin; p < end; ++p) {
         const Index used = lanes_used(units, p);
         for (Index g = 0; g < gates; ++g) {
             const float* from = weights + (g * units + p * lanes) * depth;
-            float* to = packed + (p * depth * gates + g) * lanes;
-            for (Index k = 0; k < depth; ++k, to += gates * lanes)
-                for (Index lane = 0; lane < lanes; ++lane) to[lane] = lane < used ? from[lane * depth + k] : 0.0f;
+            float* to = packed + ((p - begin) * depth * gates + g) * lanes;
+            for (Index k = 0; k < depth; k += lanes) {
+                const Index count = std::min<Index>(lanes, depth - k);
+                Vec square[lanes] = {};
+                for (Index lane = 0; lane < used; ++lane) square[lane] = load_first(from + lane * depth + k, count);
+                transpose(square);
+                for (Index i = 0; i < count; ++i) store(to + (k + i) * gates * lanes, square[i]);
+            }
         }
     }
 }

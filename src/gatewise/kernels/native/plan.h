@@ -20,6 +20,10 @@ constexpr Index cached_weight_bytes = 3 * 512 * 1024;
 // Multiply-adds below which waking a second thread costs more than it saves.
 constexpr double small_work = 200e3;
 
+// Panels that are packed at once where each is used only once, in a sequence of one step: few enough for the first
+// caches, enough for the widest tile.
+constexpr Index panels_in_hand = 4;
+
 // One row (step, batch) of the gates' buffer. Each slot is padded to whole vectors:
 //     after  [hn | r | z | n]     hn = W_hn h + b_hn
 //     before      [r | z | n]
@@ -61,6 +65,7 @@ inline Grid grid_for(const GruShape& s, int threads) {
     const double work = 3.0 * static_cast<double>(s.T) * static_cast<double>(s.B) * static_cast<double>(s.H) *
                         static_cast<double>(s.H + s.I);
     if (threads == 1 || work < small_work) return {1, 1};
+    if (s.T == 1) return {1, static_cast<int>(std::min<Index>(threads, panels(s.H)))};
     const bool cached = 3 * s.H * padded(s.H) * static_cast<Index>(sizeof(float)) <= cached_weight_bytes;
     int groups = static_cast<int>(cached ? std::min<Index>(threads, s.B / 4) : 1);
     if (groups < 1) groups = 1;

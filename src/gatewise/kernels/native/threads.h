@@ -2,12 +2,8 @@
 #pragma once
 
 #include <atomic>
-#include <thread>
 #include <utility>
 
-#ifdef _OPENMP
-#include <omp.h>
-#endif
 #ifdef __x86_64__
 #include <immintrin.h>
 #endif
@@ -15,6 +11,14 @@
 #include "gru.h"
 
 namespace gatewise {
+
+// body(context, thread, team) on a team of up to `threads` threads, the caller's among them; returns when all are done.
+// The team can be smaller: inside another parallel region, or where the system has no more threads. See team.cpp.
+void run_team(int threads, void (*body)(const void* context, int thread, int team), const void* context);
+
+// Gives the core to whoever waits for one.
+void yield_core();
+
 namespace {
 
 // Threads wait for each other. Spins for about as long as a step lasts, then gives its core away: a barrier that only
@@ -35,7 +39,7 @@ class alignas(64) Barrier {
                 _mm_pause();
 #endif
             } else {
-                std::this_thread::yield();
+                yield_core();
             }
         }
     }
@@ -68,19 +72,6 @@ inline std::pair<Index, Index> part_of(Index count, Index part, Index parts) {
 struct Grid {
     int groups, members;
 };
-
-// body(thread, threads) on up to `threads` threads.
-template <typename Body>
-void run_team(int threads, const Body& body) {
-#ifdef _OPENMP
-    if (threads > 1) {
-#pragma omp parallel num_threads(threads)
-        body(omp_get_thread_num(), omp_get_num_threads());
-        return;
-    }
-#endif
-    body(0, 1);
-}
 
 }  // namespace
 }  // namespace gatewise
