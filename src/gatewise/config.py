@@ -8,7 +8,7 @@ import difflib
 import json
 import textwrap
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import NoneType
 from typing import Any, Literal, TypeVar, get_args, get_origin
@@ -274,14 +274,18 @@ def _parse(field: FieldInfo, text: Any) -> Any:
     return text
 
 
-def _expected(field: FieldInfo) -> str:
-    """What a key takes, in words: `a whole number >= 1 or none`."""
-    kind = _kind(field)
+def in_words(kind: Any) -> str:
+    """What a value of a type, or of a type `| None`, is called: `a whole number`, `one of after, before`."""
+    if NoneType in get_args(kind):
+        kind = get_args(kind)[0]
     if get_origin(kind) is Literal:
         return f"one of {', '.join(get_args(kind))}"
-    words = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}.get(
-        kind, "a table of keys"
-    )
+    words = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", Path: "a path"}
+    return words.get(kind, "a table of keys")
+
+
+def _expected(field: FieldInfo) -> str:
+    """What a key takes: `a whole number >= 1 or none`."""
     signs = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
     bounds = [
         f"{sign} {getattr(constraint, name)}"
@@ -289,7 +293,9 @@ def _expected(field: FieldInfo) -> str:
         for name, sign in signs.items()
         if hasattr(constraint, name)
     ]
-    return " ".join(filter(None, [words, " and ".join(bounds), "or none" if _optional(field) else ""]))
+    return " ".join(
+        filter(None, [in_words(field.annotation), " and ".join(bounds), "or none" if _optional(field) else ""])
+    )
 
 
 def _mismatch(field: FieldInfo, value: object) -> str:
@@ -303,17 +309,21 @@ def _mismatch(field: FieldInfo, value: object) -> str:
 
 def _unknown(section: type[Section], key: str) -> str:
     """`unknown key "training.learning_rat"; did you mean "training.learning_rate"?`"""
-    table, _, name = key.rpartition(".")
-    name = name.replace("-", "_")
-    everywhere = {known.rpartition(".")[2]: known for known in _keys(section)}
-    here = {last: known for last, known in everywhere.items() if known.rpartition(".")[0] == table}
-    near = (
-        [name]
-        if name in everywhere
-        else difflib.get_close_matches(name, here) or difflib.get_close_matches(name, everywhere)
-    )
-    hint = f'did you mean "{everywhere[near[0]]}"?' if near else f"known here: {', '.join(here)}"
-    return f'unknown key "{key}"; {hint}'
+    keys = list(_keys(section))
+    if near := nearest(key, keys):
+        return f'unknown key "{key}"; did you mean "{near}"?'
+    here = [known.rpartition(".")[2] for known in keys if known.rpartition(".")[0] == key.rpartition(".")[0]]
+    return f'unknown key "{key}"; known here: {", ".join(here)}'
+
+
+def nearest(key: str, known: Iterable[str]) -> str | None:
+    """The known dotted key that is most likely meant: the same name in any table, else a similar one, here first."""
+    table, _, name = key.replace("-", "_").rpartition(".")
+    everywhere = {other.rpartition(".")[2]: other for other in known}
+    here = [last for last, other in everywhere.items() if other.rpartition(".")[0] == table]
+    near = [name] if name in everywhere else difflib.get_close_matches(name, here)
+    near = near or difflib.get_close_matches(name, everywhere)
+    return everywhere[near[0]] if near else None
 
 
 def dump_toml(job: Section) -> str:
