@@ -8,6 +8,7 @@ namespace {
 
 // What the threads of a backward call share, and what each group has of its own.
 struct BackwardSpace {
+    // Packed weights: every panel, or for a sequence of one step the panels that each thread has in hand.
     float* weight_ih;  // panels of I columns: [panel][slots r z n][H][lanes]
     float* weight_hh;  // panels of H columns: [panel][slots hn r z, or r z n][H][lanes]
     // Of each group: its part of what is summed over the batch, transposed, so that the long side is the vectors' own.
@@ -22,6 +23,7 @@ struct BackwardSpace {
     const float** x_rows;
     const float** state_rows;
     const float** reset_rows;
+    const float** gradient_rows;
     Barrier* barriers;  // one for everyone, one a group
     Index rows, steps;  // most rows of a group, most steps of a chunk
 
@@ -31,10 +33,12 @@ struct BackwardSpace {
         const Index threads = grid.groups * grid.members;
         rows = most_rows(s, grid);
         steps = chunk_steps(s, rows, row.width);
-        weight_ih = arena.take(padded(s.I) * 3 * s.H);
-        weight_hh = arena.take(row.slot * 3 * s.H);
-        dweight_ih = arena.take(grid.groups * s.I * 3 * row.slot);
-        dweight_hh = arena.take(grid.groups * s.H * 3 * row.slot);
+        const bool one_step = s.T == 1;
+        const Index in_hand = threads * panels_in_hand * lanes;
+        weight_ih = arena.take((one_step ? in_hand : padded(s.I)) * 3 * s.H);
+        weight_hh = arena.take((one_step ? in_hand : row.slot) * 3 * s.H);
+        dweight_ih = arena.take(one_step ? 0 : grid.groups * s.I * 3 * row.slot);
+        dweight_hh = arena.take(one_step ? 0 : grid.groups * s.H * 3 * row.slot);
         dbias = arena.take(grid.groups * row.width);
         dgates = arena.take(grid.groups * steps * rows * row.width);
         dh = arena.take(grid.groups * rows * row.slot);
@@ -42,6 +46,7 @@ struct BackwardSpace {
         x_rows = arena.take<const float*>(threads * steps * rows);
         state_rows = arena.take<const float*>(threads * steps * rows);
         reset_rows = arena.take<const float*>(before ? threads * steps * rows : 0);
+        gradient_rows = arena.take<const float*>(one_step ? threads * rows : 0);
         barriers = arena.take<Barrier>(1 + grid.groups);
     }
 };
@@ -50,7 +55,7 @@ class BackwardSweep {
   public:
     BackwardSweep(const GruBackward& call, const BackwardSpace& space, const Share& share)
         : call_(call), space_(space), share_(share), s_(call.shape), after_(s_.reset == Reset::after),
-          row_(saved_row(s_)),
+          one_step_(s_.T == 1), row_(saved_row(s_)),
           dweight_ih_(space.dweight_ih + share.group * s_.I * 3 * row_.slot),
           dweight_hh_(space.dweight_hh + share.group * s_.H * 3 * row_.slot),
           dbias_(space.dbias + share.group * row_.width),
@@ -62,7 +67,7 @@ class BackwardSweep {
           reset_rows_(space.reset_rows + share.thread * space.steps * space.rows) {}
 
     void run() {
-        pack();
+        if (!one_step_) pack();
         clear_bias_sums();
         start_from_last_state();
         share_.wait_for_all();
@@ -79,7 +84,9 @@ class BackwardSweep {
                 }
             }
             const Index rows = steps * share_.rows();
-            if (end == s_.T) {
+            if (one_step_) {
+                write_weight_gradients_of_one_step();
+            } else if (end == s_.T) {
                 sum_weight_gradients<false>(rows);
             } else {
                 sum_weight_gradients<true>(rows);
@@ -94,19 +101,42 @@ class BackwardSweep {
     }
 
   private:
+    // Every panel; the threads share them.
     void pack() {
-        const Index segment = s_.H * lanes, stride = 3 * segment;
+        const Index stride = 3 * s_.H * lanes;
         if (call_.dx.data) {
             const auto [begin, end] = part_of(panels(s_.I), share_.thread, share_.threads);
-            for (Index g = 0; g < 3; ++g)
-                pack_rows(space_.weight_ih + g * segment, stride, call_.weights.ih + g * s_.H * s_.I, s_.H, s_.I, begin,
-                          end);
+            pack_input_weights(space_.weight_ih + begin * stride, begin, end);
         }
         const auto [begin, end] = part_of(panels(s_.H), share_.thread, share_.threads);
+        pack_state_weights(space_.weight_hh + begin * stride, begin, end);
+    }
+
+    void pack_input_weights(float* packed, Index begin, Index end) {
+        const Index segment = s_.H * lanes;
+        for (Index gate = 0; gate < 3; ++gate)
+            pack_rows(packed + gate * segment, 3 * segment, call_.weights.ih + gate * s_.H * s_.I, s_.H, s_.I, begin, end);
+    }
+
+    void pack_state_weights(float* packed, Index begin, Index end) {
+        const Index segment = s_.H * lanes;
         for (Index slot = 0; slot < 3; ++slot) {
             const Index gate = after_ ? (slot + 2) % 3 : slot;  // hn r z are the rows of n r z
-            pack_rows(space_.weight_hh + slot * segment, stride, call_.weights.hh + gate * s_.H * s_.H, s_.H, s_.H,
-                      begin, end);
+            pack_rows(packed + slot * segment, 3 * segment, call_.weights.hh + gate * s_.H * s_.H, s_.H, s_.H, begin, end);
+        }
+    }
+
+    // body(begin, end, packed) with packed weights for the panels [begin, end): all at once, or, where each is used only
+    // once, a few at a time, packed right before.
+    template <typename Pack, typename Body>
+    void for_packed(float* packed, Index begin, Index end, const Pack& pack, const Body& body) {
+        const Index stride = 3 * s_.H * lanes;
+        if (!one_step_) return body(begin, end, packed + begin * stride);
+        float* hand = packed + share_.thread * panels_in_hand * stride;
+        for (Index p = begin; p < end; p += panels_in_hand) {
+            const Index last = std::min(p + panels_in_hand, end);
+            pack(hand, p, last);
+            body(p, last, hand);
         }
     }
 
@@ -214,39 +244,62 @@ class BackwardSweep {
     template <int Slots, typename Body>
     void multiply_back(Index first, Index offset, Index segment, const Body& body) {
         const Index segment_size = s_.H * lanes, stride = 3 * segment_size;
-        for_tiles<1>(share_.rows(), share_.panel_begin, share_.panel_end, [&](auto mr, auto np, Index row, Index panel) {
-            constexpr int MR = mr.value, NP = np.value;
-            Tile<MR, NP, 1> tile{};
-            const float* weights = space_.weight_hh + panel * stride + segment * segment_size;
-            for (int slot = 0; slot < Slots; ++slot) {
-                const float* rows[MR];
+        const auto pack = [&](float* packed, Index begin, Index end) { pack_state_weights(packed, begin, end); };
+        const auto multiply = [&](Index begin, Index end, const float* packed) {
+            for_tiles<1>(share_.rows(), begin, end, [&](auto mr, auto np, Index row, Index panel) {
+                constexpr int MR = mr.value, NP = np.value;
+                Tile<MR, NP, 1> tile{};
+                const float* weights = packed + (panel - begin) * stride + segment * segment_size;
+                for (int slot = 0; slot < Slots; ++slot) {
+                    const float* rows[MR];
+                    for (int m = 0; m < MR; ++m)
+                        rows[m] = dgates_ + (first + row + m) * row_.width + offset + slot * row_.slot;
+                    accumulate<MR, NP, 1>(tile, rows, s_.H, weights + slot * segment_size, stride);
+                }
                 for (int m = 0; m < MR; ++m)
-                    rows[m] = dgates_ + (first + row + m) * row_.width + offset + slot * row_.slot;
-                accumulate<MR, NP, 1>(tile, rows, s_.H, weights + slot * segment_size, stride);
-            }
-            for (int m = 0; m < MR; ++m)
-                for (int p = 0; p < NP; ++p) body(first + row + m, row + m, (panel + p) * lanes, tile[m][p][0]);
-        });
+                    for (int p = 0; p < NP; ++p) body(first + row + m, row + m, (panel + p) * lanes, tile[m][p][0]);
+            });
+        };
+        for_packed(space_.weight_hh, share_.panel_begin, share_.panel_end, pack, multiply);
     }
 
     // Adds to the sums, or starts them.
     template <bool Add>
     void sum_weight_gradients(Index rows) {
         const Index stride = 3 * row_.slot;
-        const auto add = [&](float* sums, const float* const* left, Index depth, Index first_column, Index slots,
+        const auto sum = [&](float* sums, const float* const* left, Index depth, Index first_column, Index slots,
                              Index offset) {
             for_own_columns(0, slots, [&](Index column, Index width) {
-                outer_products<Add>(sums + first_column + column, stride, left, depth, dgates_ + offset + column,
-                                    row_.width, rows, width);
+                outer_products<Add>(sums + first_column + column, stride, left, 0, depth, dgates_ + offset + column,
+                                    row_.width, rows, width * lanes);
             });
         };
-        if (call_.dweight_ih) add(dweight_ih_, x_rows_, s_.I, 0, 3, row_.r);
+        if (call_.dweight_ih) sum(dweight_ih_, x_rows_, s_.I, 0, 3, row_.r);
         if (!call_.dweight_hh) return;
         if (after_) {
-            add(dweight_hh_, state_rows_, s_.H, 0, 3, 0);
+            sum(dweight_hh_, state_rows_, s_.H, 0, 3, 0);
         } else {
-            add(dweight_hh_, state_rows_, s_.H, 0, 2, row_.r);
-            add(dweight_hh_, reset_rows_, s_.H, 2 * row_.slot, 1, row_.n());
+            sum(dweight_hh_, state_rows_, s_.H, 0, 2, row_.r);
+            sum(dweight_hh_, reset_rows_, s_.H, 2 * row_.slot, 1, row_.n());
+        }
+    }
+
+    // With one step there is nothing to sum over time: the outer products go straight to torch's layout.
+    void write_weight_gradients_of_one_step() {
+        const float** left = space_.gradient_rows + share_.thread * space_.rows;
+        for (Index row = 0; row < s_.B; ++row) left[row] = dgates_ + row * row_.width;
+        const Index unit = share_.panel_begin * lanes, units = std::min(s_.H, share_.panel_end * lanes) - unit;
+        for (Index gate = 0; gate < 3; ++gate) {
+            const Index input_slot = row_.r + gate * row_.slot;
+            if (call_.dweight_ih)
+                outer_products<false>(call_.dweight_ih + (gate * s_.H + unit) * s_.I, s_.I, left, input_slot + unit, units,
+                                      call_.x.data, call_.x.row, s_.B, s_.I);
+            const Index hidden_slot = after_ ? (gate + 1) % 3 * row_.slot : input_slot;
+            const bool reset = !after_ && gate == 2;
+            if (call_.dweight_hh)
+                outer_products<false>(call_.dweight_hh + (gate * s_.H + unit) * s_.H, s_.H, left, hidden_slot + unit,
+                                      units, reset ? reset_state_ : call_.h0.data, reset ? row_.slot : call_.h0.row, s_.B,
+                                      s_.H);
         }
     }
 
@@ -261,27 +314,35 @@ class BackwardSweep {
         });
     }
 
-    // dx = slots r z n of the gates' gradients times W_i; a group's members share the chunk's rows.
+    // dx = slots r z n of the gates' gradients times W_i. A group's members share the chunk's rows, or, with one step,
+    // the panels, so that none is packed twice.
     void write_input_gradients(Index t, Index rows) {
         if (!call_.dx.data) return;
-        const auto [begin, end] = part_of(rows, share_.member, share_.members);
-        const Index first = begin, segment_size = s_.H * lanes, stride = 3 * segment_size;
-        for_tiles<1>(end - begin, 0, panels(s_.I), [&](auto mr, auto np, Index row, Index panel) {
-            constexpr int MR = mr.value, NP = np.value;
-            Tile<MR, NP, 1> tile{};
-            for (int slot = 0; slot < 3; ++slot) {
-                const float* from[MR];
-                for (int m = 0; m < MR; ++m)
-                    from[m] = dgates_ + (first + row + m) * row_.width + row_.r + slot * row_.slot;
-                accumulate<MR, NP, 1>(tile, from, s_.H, space_.weight_ih + panel * stride + slot * segment_size, stride);
-            }
-            for (int m = 0; m < MR; ++m) {
-                const Index i = first + row + m;
-                float* dx = call_.dx.at(t + i / share_.rows(), share_.row_begin + i % share_.rows());
-                for (int p = 0; p < NP; ++p)
-                    store_first(dx + (panel + p) * lanes, tile[m][p][0], lanes_used(s_.I, panel + p));
-            }
-        });
+        const Index segment_size = s_.H * lanes, stride = 3 * segment_size;
+        const auto [first, last] = one_step_ ? std::pair{Index{0}, rows} : part_of(rows, share_.member, share_.members);
+        const auto [panel_begin, panel_end] =
+            one_step_ ? part_of(panels(s_.I), share_.member, share_.members) : std::pair{Index{0}, panels(s_.I)};
+        const auto pack = [&](float* packed, Index begin, Index end) { pack_input_weights(packed, begin, end); };
+        const auto multiply = [&, first = first, last = last](Index begin, Index end, const float* packed) {
+            for_tiles<1>(last - first, begin, end, [&](auto mr, auto np, Index row, Index panel) {
+                constexpr int MR = mr.value, NP = np.value;
+                Tile<MR, NP, 1> tile{};
+                for (int slot = 0; slot < 3; ++slot) {
+                    const float* from[MR];
+                    for (int m = 0; m < MR; ++m)
+                        from[m] = dgates_ + (first + row + m) * row_.width + row_.r + slot * row_.slot;
+                    const float* weights = packed + (panel - begin) * stride + slot * segment_size;
+                    accumulate<MR, NP, 1>(tile, from, s_.H, weights, stride);
+                }
+                for (int m = 0; m < MR; ++m) {
+                    const Index i = first + row + m;
+                    float* dx = call_.dx.at(t + i / share_.rows(), share_.row_begin + i % share_.rows());
+                    for (int p = 0; p < NP; ++p)
+                        store_first(dx + (panel + p) * lanes, tile[m][p][0], lanes_used(s_.I, panel + p));
+                }
+            });
+        };
+        for_packed(space_.weight_ih, panel_begin, panel_end, pack, multiply);
     }
 
     void write_first_state_gradient() {
@@ -297,8 +358,8 @@ class BackwardSweep {
         for (Index p = begin; p < end; ++p)
             for (Index gate = 0; gate < 3; ++gate) {
                 const Index hidden_slot = after_ ? (gate + 1) % 3 : gate;  // r z n are the slots 1 2 0 of hn r z
-                if (call_.dweight_ih) write_transposed(call_.dweight_ih, space_.dweight_ih, gate, gate, s_.I, p);
-                if (call_.dweight_hh) write_transposed(call_.dweight_hh, space_.dweight_hh, gate, hidden_slot, s_.H, p);
+                if (call_.dweight_ih && !one_step_) write_transposed(call_.dweight_ih, space_.dweight_ih, gate, gate, s_.I, p);
+                if (call_.dweight_hh && !one_step_) write_transposed(call_.dweight_hh, space_.dweight_hh, gate, hidden_slot, s_.H, p);
                 const Index input_bias = row_.r + gate * row_.slot;
                 const Index hidden_bias = after_ ? hidden_slot * row_.slot : input_bias;
                 if (call_.dbias_ih) write_bias(call_.dbias_ih, gate, input_bias, p);
@@ -331,7 +392,7 @@ class BackwardSweep {
     const BackwardSpace& space_;
     const Share& share_;
     const GruShape& s_;
-    const bool after_;
+    const bool after_, one_step_;
     const GateRow row_;
     float* dweight_ih_;
     float* dweight_hh_;

@@ -106,14 +106,16 @@ inline void accumulate(Tile<MR, NP, G>& tile, const float* const* rows, Index de
 }
 
 // tile[m][p][0] += sum over rows of left[row][m] * right[row][p * lanes ...]: a sum of outer products.
-template <int MR, int NP>
+// The last panel may be partial: then only `used` of its lanes are read.
+template <bool Partial, int MR, int NP>
 inline void accumulate_outer(Tile<MR, NP, 1>& tile, const float* const* left, Index offset, const float* right,
-                             Index right_stride, Index rows) {
+                             Index right_stride, Index rows, Index used) {
     for (Index row = 0; row < rows; ++row, right += right_stride) {
         const float* a = left[row] + offset;
         Vec w[NP];
 #pragma GCC unroll 4
-        for (int p = 0; p < NP; ++p) w[p] = load(right + p * lanes);
+        for (int p = 0; p < NP; ++p)
+            w[p] = Partial && p == NP - 1 ? load_first(right + p * lanes, used) : load(right + p * lanes);
 #pragma GCC unroll 8
         for (int m = 0; m < MR; ++m) {
             const Vec v = broadcast(a[m]);
@@ -123,22 +125,31 @@ inline void accumulate_outer(Tile<MR, NP, 1>& tile, const float* const* left, In
     }
 }
 
-// sums[i][column] = or += sum over rows of left[row][i] * right[row][column], for i < depth and `width` panels of
+// sums[i][column] = or += sum over rows of left[row][offset + i] * right[row][column], for i < depth and `columns`
 // columns. sums and right point at the first of these columns.
 template <bool Add>
-inline void outer_products(float* sums, Index sums_stride, const float* const* left, Index depth,
-                               const float* right, Index right_stride, Index rows, Index width) {
-    for_tiles<1>(depth, 0, width, [&](auto mr, auto np, Index i, Index p) {
-        constexpr int MR = mr.value, NP = np.value;
-        Tile<MR, NP, 1> tile{};
-        float* out = sums + i * sums_stride + p * lanes;
-        if constexpr (Add)
+inline void outer_products(float* sums, Index sums_stride, const float* const* left, Index offset, Index depth,
+                           const float* right, Index right_stride, Index rows, Index columns) {
+    const auto multiply = [&](auto partial, Index begin, Index end) {
+        for_tiles<1>(depth, begin, end, [&](auto mr, auto np, Index i, Index p) {
+            constexpr int MR = mr.value, NP = np.value;
+            constexpr bool Partial = partial.value;
+            const Index used = Partial ? lanes_used(columns, p + NP - 1) : lanes;
+            Tile<MR, NP, 1> tile{};
+            float* out = sums + i * sums_stride + p * lanes;
+            if constexpr (Add)
+                for (int m = 0; m < MR; ++m)
+                    for (int q = 0; q < NP; ++q)
+                        tile[m][q][0] = load_first(out + m * sums_stride + q * lanes, q == NP - 1 ? used : lanes);
+            accumulate_outer<Partial, MR, NP>(tile, left, offset + i, right + p * lanes, right_stride, rows, used);
             for (int m = 0; m < MR; ++m)
-                for (int q = 0; q < NP; ++q) tile[m][q][0] = load(out + m * sums_stride + q * lanes);
-        accumulate_outer<MR, NP>(tile, left, i, right + p * lanes, right_stride, rows);
-        for (int m = 0; m < MR; ++m)
-            for (int q = 0; q < NP; ++q) store(out + m * sums_stride + q * lanes, tile[m][q][0]);
-    });
+                for (int q = 0; q < NP; ++q)
+                    store_first(out + m * sums_stride + q * lanes, tile[m][q][0], q == NP - 1 ? used : lanes);
+        });
+    };
+    const Index whole = columns / lanes;
+    multiply(std::false_type{}, 0, whole);
+    if (columns % lanes != 0) multiply(std::true_type{}, whole, whole + 1);
 }
 
 template <int... Lane>
@@ -185,14 +196,14 @@ inline void pack_transposed(float* packed, const float* weights, Index gates, In
     }
 }
 
-// `rows` rows of a matrix (rows, columns) as one segment of panels: row k of panel p at
-// packed[p * panel_stride + k * lanes], for x = g W with g (rows). Panels [begin, end) are written, padded with zeros.
+// `rows` rows of a matrix (rows, columns) as one segment of panels, for x = g W with g (rows): row k of panel p at
+// packed[(p - begin) * panel_stride + k * lanes]. Panels [begin, end) are written, padded with zeros.
 inline void pack_rows(float* packed, Index panel_stride, const float* matrix, Index rows, Index columns, Index begin,
                       Index end) {
     for (Index p = begin; p < end; ++p) {
         const Index used = lanes_used(columns, p);
         for (Index k = 0; k < rows; ++k)
-            store(packed + p * panel_stride + k * lanes, load_first(matrix + k * columns + p * lanes, used));
+            store(packed + (p - begin) * panel_stride + k * lanes, load_first(matrix + k * columns + p * lanes, used));
     }
 }
 
