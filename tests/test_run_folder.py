@@ -9,7 +9,15 @@ import torch
 
 from gatewise import run_folder
 from gatewise.errors import RunError
-from gatewise.run_folder import RunFolder, append_line, atomic_write, load_tensors, read_header, read_lines, save_tensors
+from gatewise.run_folder import (
+    RunFolder,
+    append_line,
+    atomic_write,
+    load_tensors,
+    read_header,
+    read_lines,
+    save_tensors,
+)
 
 TENSORS = {
     "weight": torch.linspace(-1, 1, 6).view(2, 3),
@@ -64,7 +72,11 @@ def test_atomic_write_leaves_nothing_behind_when_interrupted(tmp_path, monkeypat
 
 def test_lines_come_back(tmp_path):
     path = tmp_path / "lines.jsonl"
-    lines = [{"step": 1, "text": "na\u00efve\nfile"}, {"step": 2, "loss_nats": 0.1 + 0.2}, {"step": 3, "text": "\ud800"}]
+    lines = [
+        {"step": 1, "text": "na\u00efve\nfile"},
+        {"step": 2, "loss_nats": 0.1 + 0.2},
+        {"step": 3, "text": "\ud800"},
+    ]
     for line in lines:
         append_line(path, line)
     assert read_lines(path) == lines
@@ -149,7 +161,7 @@ def test_no_truncation_goes_unnoticed(tmp_path):
     whole = path.read_bytes()
     for length in range(len(whole)):
         path.write_bytes(whole[:length])
-        with pytest.raises(RunError, match="model.safetensors: damaged: "):
+        with pytest.raises(RunError, match=r"model\.safetensors: damaged: "):
             load_tensors(path)
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from gatewise.layers.accelerate import accelerate
     from gatewise.layers.gru import GRU, GRUCell
     from gatewise.training.language_model import LanguageModel, load
 
@@ -13,10 +14,11 @@ _HOMES = {
     "GRU": "gatewise.layers.gru",
     "GRUCell": "gatewise.layers.gru",
     "LanguageModel": "gatewise.training.language_model",
+    "accelerate": "gatewise.layers.accelerate",
     "load": "gatewise.training.language_model",
 }
 
-__all__ = ["GRU", "GRUCell", "LanguageModel", "load"]
+__all__ = ["GRU", "GRUCell", "LanguageModel", "accelerate", "load"]
 
 
 def __getattr__(name: str) -> object:

@@ -55,6 +55,13 @@ def iter_text(source: str | Path, config: TextConfig, *, piece_size: int = PIECE
     return _not_blank(pieces, source, config)
 
 
+def clean(text: str, config: TextConfig) -> str:
+    """A short text, such as a prompt, cleaned as `iter_text` cleans a long one; never cut."""
+    if config.letters_only:
+        text = _NOT_LETTERS.sub(" ", text)
+    return text.lower() if config.lower_case else text
+
+
 def python_topics(piece_size: int = PIECE_SIZE) -> Iterator[str]:
     """English prose that every CPython carries: the language reference, as its help() shows it."""
     from pydoc_data.topics import topics

@@ -1,0 +1,1 @@
+"""Looking inside: reports on a run."""

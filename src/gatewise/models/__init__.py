@@ -1,0 +1,1 @@
+"""Networks for a task, and how their output is decoded."""

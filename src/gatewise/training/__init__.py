@@ -1,0 +1,1 @@
+"""Training: from a text and a configuration to a run folder."""

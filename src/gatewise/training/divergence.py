@@ -1,0 +1,39 @@
+"""Where a loss that is not finite began."""
+
+import torch
+from torch import Tensor, nn
+
+from gatewise.models.language_model import LanguageModelNetwork
+
+
+def bad_parameter(network: nn.Module) -> str | None:
+    """The name of the first parameter that holds an infinity or a NaN, if one does."""
+    for name, parameter in network.named_parameters():
+        if not parameter.isfinite().all():
+            return name
+    return None
+
+
+def bad_gradient(network: nn.Module) -> str | None:
+    """The name of the parameter whose gradient is the first, on the way back from the loss, that is not finite."""
+    for name, parameter in reversed(list(network.named_parameters())):
+        if parameter.grad is not None and not parameter.grad.isfinite().all():
+            return name
+    return None
+
+
+@torch.no_grad()
+def where_it_began(network: LanguageModelNetwork, inputs: Tensor, state: Tensor | None) -> str:
+    """The first thing that is not finite when one batch runs through the network once more, in words.
+
+    inputs (T, B) int64: the batch; state (L, B, H): what it started from, None for zeros.
+    """
+    if name := bad_parameter(network):
+        return f"in the parameter {name}, which the step before left so"
+    if state is not None and not state.isfinite().all():
+        return "in the state carried from the window before"
+    for name, output in network.activations(inputs, state):
+        bad_steps = ~output.isfinite().flatten(1).all(1)  # (T,)
+        if bad_steps.any():
+            return f"in {name} at time step {int(bad_steps.byte().argmax())} of 0 to {len(inputs) - 1}"
+    return "nowhere when the batch was run once more without dropout: the values are at the edge of their range"

@@ -1,0 +1,58 @@
+"""How well a network predicts a text."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from gatewise.models.language_model import LanguageModelNetwork
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How well a model predicts a text: the mean over its tokens, but the first, of what each cost.
+
+    loss_nats: -ln of the probability that the model gave to the token that came.
+    perplexity: exp(loss_nats); from how many equally likely tokens the model chooses, as it were.
+    bits_per_char: bits that coding the text by the model takes per character, comparable across tokenizers.
+    tokens: how many were predicted.
+    unknown_tokens: how many tokens of the text the model does not know; it reads and predicts them as one and the same.
+    """
+
+    loss_nats: float
+    perplexity: float
+    bits_per_char: float
+    tokens: int
+    unknown_tokens: int = 0
+
+
+def perplexity(loss_nats: float) -> float:
+    """exp(loss_nats); e^700 for a loss above that, so that it stays a finite number."""
+    return math.exp(min(loss_nats, 700.0))
+
+
+def bits_per_char(loss_nats: float, characters_per_token: float) -> float:
+    """Bits per character for a loss per token."""
+    return loss_nats / math.log(2) / characters_per_token
+
+
+@torch.inference_mode()
+def mean_loss(network: LanguageModelNetwork, windows: Iterable[tuple[Tensor, Tensor]]) -> tuple[float, int]:
+    """Mean loss in nats over all targets, and their number; in eval mode, the state carried from window to window.
+
+    windows: inputs and targets (T, B) int64, each the continuation of the one before.
+    """
+    device = network.output.weight.device
+    was_training = network.training
+    network.eval()
+    total, tokens, state = 0.0, 0, None
+    for inputs, targets in windows:
+        logits, state = network(inputs.to(device), state)
+        loss = cross_entropy(logits.flatten(0, 1), targets.to(device).flatten(), reduction="sum")
+        total += loss.item()
+        tokens += targets.numel()
+    network.train(was_training)
+    return total / tokens, tokens

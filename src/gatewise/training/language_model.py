@@ -1,0 +1,290 @@
+"""LanguageModel: fit it to a text, evaluate it, let it write, save it; and load, which brings a run's model back."""
+
+import secrets
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from torch import Tensor
+
+from gatewise.config import Backend, LanguageModelConfig, LanguageModelJob, Reset, TextConfig, TrainingConfig, validate
+from gatewise.data.batches import EvaluationWindows, open_tokens, write_tokens
+from gatewise.data.text import iter_text
+from gatewise.data.tokenizers import Tokenizer
+from gatewise.errors import GatewiseError, InputError, TextError, TrainingError
+from gatewise.models.decoding import check_decoding
+from gatewise.models.language_model import LanguageModelNetwork
+from gatewise.run_folder import RunFolder, load_tensors, save_tensors
+from gatewise.training import preparation
+from gatewise.training.checkpoint import load_weights, weights
+from gatewise.training.environment import choose_device, settings
+from gatewise.training.evaluation import Evaluation, bits_per_char, mean_loss, perplexity
+from gatewise.training.loop import TrainingInterrupted, TrainingLoop, TrainingResult
+from gatewise.training.observer import Observer
+from gatewise.training.preparation import Prepared, build_network, cut_windows
+from gatewise.training.saved_model import model_metadata, read_job, read_model, write_job, write_tokenizer
+from gatewise.training.writing import read_prompt, write
+
+LANE = 10_000  # tokens that a lane of an evaluation reads at least, so that its start from a zero state hardly counts
+SAMPLE_PROMPT_LENGTH = 20  # tokens
+SAMPLE_TEMPERATURE = 0.8
+
+
+class LanguageModel:
+    """A GRU language model of characters, words or subwords.
+
+        model = gw.LanguageModel(hidden_size=256).fit("book.txt", "runs/book")
+        model.generate("The time traveller ")
+
+    The arguments are the keys of `LanguageModelConfig`, which has their meaning. They are only stored here; `fit`
+    checks them. Once it has been fitted or loaded, a model has
+
+        network     LanguageModelNetwork: the torch module, in eval mode
+        tokenizer   Tokenizer: text to tokens and back
+        config      LanguageModelJob: everything it was trained with
+        result      TrainingResult: what came of the training, only after `fit`
+    """
+
+    network: LanguageModelNetwork
+    tokenizer: Tokenizer
+    config: LanguageModelJob
+    result: TrainingResult
+    _trained: dict[str, Any]  # step and loss_nats of the network's weights
+
+    def __init__(
+        self,
+        hidden_size: int = 256,
+        *,
+        reset: Reset = "after",
+        input: Literal["embedding", "one-hot"] = "embedding",
+        embedding_size: int = 64,
+        num_layers: int = 1,
+        dropout: float = 0.0,
+        tied: bool = False,
+        backend: Backend = "auto",
+    ) -> None:
+        self.hidden_size = hidden_size
+        self.reset: Reset = reset
+        self.input: Literal["embedding", "one-hot"] = input
+        self.embedding_size = embedding_size
+        self.num_layers = num_layers
+        self.dropout = dropout
+        self.tied = tied
+        self.backend: Backend = backend
+
+    def fit(
+        self,
+        text: str | Path | None,
+        run: str | Path | None = None,
+        *,
+        data: TextConfig | None = None,
+        training: TrainingConfig | None = None,
+        resume: bool = False,
+        overwrite: bool = False,
+        observer: Observer | None = None,
+    ) -> Self:
+        """Train on a text; afterwards this is the model with the best validation loss (the last one without any).
+
+        text: path of a UTF-8 text, or the name of a corpus: python-topics, time-machine.
+        run: the run folder to write; None keeps nothing but this object.
+        data, training: how; None for the defaults, or, with `resume`, for what the run was started with.
+        resume: go on from the last checkpoint in `run`, bit for bit as if the training had never been stopped. The
+            text may be None then, for the run has kept its tokens. Epochs, steps, learning rate and such may be
+            changed (see `preparation.CHANGEABLE`), the model and the data may not.
+        overwrite: replace a run that lies there.
+        observer: is told of the progress.
+
+        Ctrl-C ends the training after the step it is at, with a checkpoint, and raises TrainingInterrupted (a
+        KeyboardInterrupt). Raises ConfigError, TextError, PromptError, RunError, BackendError, NonFiniteLoss.
+        """
+        observer = observer or Observer()
+        if run is not None:
+            folder = RunFolder(run)
+            defaults = read_job(folder) if resume else LanguageModelJob()
+            job = self._job(data or defaults.data, training or defaults.training)
+            try:
+                self._fit(text, folder, job, observer, resume, overwrite)
+            except (TrainingInterrupted, TrainingError):
+                _write_report(folder, observer)
+                raise
+            _write_report(folder, observer)
+            return self
+        if resume:
+            raise InputError("fit: to resume, give the folder of the run to go on with")
+        job = self._job(data or TextConfig(), training or TrainingConfig())
+        with tempfile.TemporaryDirectory(prefix="gatewise-", ignore_cleanup_errors=True) as temporary:
+            try:
+                self._fit(text, RunFolder(Path(temporary) / "run"), job, observer)
+            except TrainingInterrupted:
+                raise TrainingInterrupted("stopped; without a run folder it cannot be resumed") from None
+        return self
+
+    def _fit(
+        self,
+        text: str | Path | None,
+        folder: RunFolder,
+        job: LanguageModelJob,
+        observer: Observer,
+        resume: bool = False,
+        overwrite: bool = False,
+    ) -> None:
+        device = choose_device(job.training.device)
+        with settings(job.training, device):
+            if resume and folder.checkpoint.exists():
+                prepared = preparation.resume(text, folder, job, device, observer)
+            elif text is None:
+                raise InputError("fit: expected a text (a path, or the name of a corpus), got None")
+            else:
+                if resume:
+                    observer.on_message(f"{folder.path}: stopped before its first checkpoint; it begins anew")
+                prepared = preparation.start(text, folder, job, device, overwrite=overwrite or resume)
+            self._train(folder, job, prepared, observer)
+
+    def _train(self, folder: RunFolder, job: LanguageModelJob, prepared: Prepared, observer: Observer) -> None:
+        """Train to the end, or to whatever ends it before, and take the best weights."""
+        self.config, self.tokenizer, self.network = job, prepared.tokenizer, prepared.network
+        tokens = open_tokens(prepared.token_file)
+        windows, validation = cut_windows(tokens, job)
+        loop = TrainingLoop(
+            self.network,
+            windows,
+            validation,
+            job.training,
+            folder,
+            characters_per_token=prepared.token_file.characters / prepared.token_file.length,
+            sample=self._sampler(windows.tokens if validation is None else validation.tokens),
+            model_metadata=model_metadata(job, self.tokenizer),
+            text=prepared.token_file.to_json(),
+            observer=observer,
+        )
+        if prepared.checkpoint is not None:
+            loop.restore(prepared.checkpoint)
+        try:
+            self.result = loop.run()
+        finally:
+            if folder.model.exists():
+                tensors, self._trained = load_tensors(folder.model)
+                load_weights(self.network, tensors, folder.model)
+            self.network.eval()
+
+    def _sampler(self, tokens: Tensor) -> Callable[[], tuple[str, str]] | None:
+        """Gives a prompt and what the network writes after it: always with the same draws, so that one sees it learn.
+
+        tokens (N,): their first ones are the prompt, unless there is one in the configuration.
+        """
+        training = self.config.training
+        if training.sample_length == 0:
+            return None
+        prompt, first = training.sample_prompt, tokens[:SAMPLE_PROMPT_LENGTH].tolist()
+        if prompt:
+            first = read_prompt(prompt, self.tokenizer, self.config.data)
+        else:
+            prompt = self.tokenizer.decode(first)
+        choice = {"temperature": SAMPLE_TEMPERATURE, "seed": training.seed}
+        return lambda: (prompt, "".join(write(self.network, self.tokenizer, first, training.sample_length, **choice)))
+
+    def _job(self, data: TextConfig, training: TrainingConfig) -> LanguageModelJob:
+        model = {key: getattr(self, key) for key in LanguageModelConfig.model_fields}
+        tables = {"data": data.model_dump(), "model": model, "training": training.model_dump()}
+        return validate(LanguageModelJob, tables, source=type(self).__name__)
+
+    def evaluate(self, text: str | Path) -> Evaluation:
+        """How well the model predicts a whole text (a path or the name of a corpus), cleaned as its training text was.
+
+        Raises TextError, also if the model knows none of the text's tokens.
+        """
+        self._check_fitted()
+        data = self.config.data.model_copy(update={"max_characters": None})
+        with tempfile.TemporaryDirectory(prefix="gatewise-", ignore_cleanup_errors=True) as folder:
+            file = write_tokens(iter_text(text, data), self.tokenizer, Path(folder) / "tokens.bin")
+            if file.unknown == file.length:
+                raise TextError(
+                    f"{text}: the model knows none of its {file.length} tokens; evaluate it on a text like the one "
+                    "that it was trained on"
+                )
+            lanes = min(self.config.training.batch_size, max(1, file.length // LANE))
+            windows = EvaluationWindows(open_tokens(file), lanes, self.config.training.sequence_length)
+            loss_nats, tokens = mean_loss(self.network, windows)
+        bits = bits_per_char(loss_nats, file.characters / file.length)
+        return Evaluation(loss_nats, perplexity(loss_nats), bits, tokens, file.unknown)
+
+    def generate(
+        self,
+        prompt: str = "",
+        length: int = 200,
+        *,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        seed: int | None = None,
+    ) -> str:
+        """What the model writes after the prompt, `length` tokens; the prompt itself is not repeated.
+
+        prompt: cleaned as the training text was. An empty one begins as a line does: see `writing.read_prompt`.
+        temperature: below 1 favours the likely tokens; 0 takes the likeliest each time.
+        top_k: draw from the k likeliest tokens only; top_p: from the likeliest whose probabilities sum to p.
+        seed: of the draws; None for another text each time.
+
+        Raises PromptError, InputError.
+        """
+        return "".join(self.stream(prompt, length, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed))
+
+    def stream(
+        self,
+        prompt: str = "",
+        length: int = 200,
+        *,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        seed: int | None = None,
+    ) -> Iterator[str]:
+        """As generate, piece by piece while it is written."""
+        self._check_fitted()
+        check_decoding(temperature, top_k, top_p)
+        if length < 0:
+            raise InputError(f"length: expected a whole number >= 0, got {length}")
+        tokens = read_prompt(prompt, self.tokenizer, self.config.data)
+        seed = secrets.randbits(63) if seed is None else seed
+        self.network.eval()
+        choice = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed}
+        return write(self.network, self.tokenizer, tokens, length, **choice)
+
+    def save(self, run: str | Path, *, overwrite: bool = False) -> None:
+        """Write configuration, tokenizer and weights to a run folder, from which `load` reads them. Raises RunError."""
+        self._check_fitted()
+        folder = RunFolder(run)
+        folder.create(overwrite)
+        write_job(folder, self.config)
+        write_tokenizer(folder, self.tokenizer)
+        metadata = {**model_metadata(self.config, self.tokenizer), **self._trained}
+        save_tensors(folder.model, weights(self.network), metadata)
+
+    def _check_fitted(self) -> None:
+        if not hasattr(self, "network"):
+            raise InputError("LanguageModel: not trained yet; call fit() first, or load a run with gatewise.load()")
+
+
+def _write_report(folder: RunFolder, observer: Observer) -> None:
+    """Write report.html; if that fails, the training is not lost."""
+    from gatewise.gates.report import write_report
+
+    try:
+        write_report(folder.path)
+    except (GatewiseError, OSError) as error:
+        observer.on_message(f"the report could not be written: {error}")
+
+
+def load(run: str | Path, *, device: str = "auto") -> LanguageModel:
+    """The model of a run folder: the best of its training so far, on "cpu", "cuda", "mps" or, for "auto", what is here.
+
+    Raises RunError: the folder is missing, half-written, damaged or from a newer version; BackendError.
+    """
+    folder = RunFolder(run)
+    job, tokenizer, tensors, metadata = read_model(folder)
+    model = LanguageModel(**job.model.model_dump())
+    model.config, model.tokenizer, model._trained = job, tokenizer, metadata
+    model.network = build_network(tokenizer.size, job.model, choose_device(device))
+    load_weights(model.network, tensors, folder.model)
+    return model
