@@ -6,7 +6,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 BUILD_INPUTS := pyproject.toml constraints.txt CMakeLists.txt $(wildcard src/gatewise/kernels/native/*)
 
-.PHONY: setup demo test check bench clean
+.PHONY: setup demo test check sanitize bench clean
 
 setup: $(VENV)/.ready
 
@@ -29,6 +29,10 @@ check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 	$(BIN)/lint-imports
+
+# The native tests under AddressSanitizer, UndefinedBehaviorSanitizer and ThreadSanitizer; needs GCC or Clang only.
+sanitize:
+	$(MAKE) -j 2 -C tests/kernels/native sanitize
 
 bench: setup
 	$(BIN)/python bench/layers.py

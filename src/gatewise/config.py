@@ -21,6 +21,7 @@ from gatewise.errors import ConfigError
 Reset = Literal["after", "before"]
 Backend = Literal["auto", "native", "torch", "reference"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
+Precision = Literal["float32", "bf16"]
 
 
 class Section(BaseModel):
@@ -146,6 +147,10 @@ class TrainingConfig(Section):
     )
     seed: int = Field(default=0, ge=0, lt=2**63, description="Seed of the parameters, batches, dropout and samples.")
     device: Device = Field(default="auto", description="Where to compute; auto: cuda, then mps, then cpu.")
+    precision: Precision = Field(
+        default="float32",
+        description="Arithmetic of the steps; bf16: of 16 bits where torch.autocast holds it safe, weights of 32.",
+    )
     threads: int | None = Field(default=None, ge=1, le=1024, description="Processor threads; none: as torch chooses.")
 
     @model_validator(mode="after")

@@ -467,9 +467,9 @@ def test_torch_compile_sees_one_operator(dynamic, reset):
 
 
 @native
-def test_native_serves_float32_on_the_cpu_only():
+def test_native_serves_float32_and_bfloat16_on_the_cpu_only():
     tensors = arguments(SMALL).values()
-    with pytest.raises(BackendError, match="backend 'native' computes float32 on the CPU"):
+    with pytest.raises(BackendError, match="backend 'native' computes float32 and bfloat16 on the CPU"):
         ops.gru(*(tensor.double() for tensor in tensors), backend="native")
     with pytest.raises(BackendError, match=r"on meta and h0 \(5, 19\); use backend='auto'"):
         ops.gru(*(tensor.to("meta") for tensor in tensors), backend="native")

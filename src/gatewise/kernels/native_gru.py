@@ -1,10 +1,13 @@
 """The native kernel as operators of torch: `gatewise::gru` and its backward, `gatewise::gru_backward`.
 
-With shapes for tracing and a gradient, so that autograd, torch.compile and torch.export see one operator for a whole
+They take float32, or bfloat16 throughout: then the state and all sums are float32, and what comes out is rounded. With
+shapes for tracing and a gradient, so that autograd, torch.compile and torch.export see one operator for a whole
 sequence. Importing this module fails with ImportError where the package was installed without a compiler.
 """
 
+import math
 import os
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,7 +15,9 @@ from torch import Tensor
 from gatewise.errors import BackendError, InputError
 from gatewise.kernels import _native, reference
 
-INSTRUCTION_SETS = ("avx512", "avx2", "portable")
+_POOLED_FLOATS = 2**20  # 4 MB; the way through DLPack costs about 10 us
+
+INSTRUCTION_SETS = ("amx", "avx512", "avx2", "portable")
 
 
 def _force_instruction_set(name: str) -> None:
@@ -49,8 +54,13 @@ OPENMP = _native.openmp
 
 
 def instruction_set() -> str:
-    """Name of the instruction set whose kernels are in use."""
+    """Name of the instruction set whose kernels are in use; "amx" is that for bfloat16."""
     return _native.instruction_set()
+
+
+def float32_instruction_set() -> str:
+    """Name of the instruction set whose kernels serve float32."""
+    return _native.float32_instruction_set()
 
 
 def gru(
@@ -101,7 +111,27 @@ def _row_size(hidden_size: int, reset: str) -> int:
     return _native.saved_size(1, 1, 1, int(hidden_size), reset == "before")
 
 
+def _saved_gates(x: Tensor, size: tuple[int, ...]) -> Tensor:
+    """Memory for the gates of every step: from the pool if it is more than the C library keeps at hand."""
+    floats = math.prod(size)
+    return x.new_empty(size, dtype=torch.float32) if floats < _POOLED_FLOATS else _native.buffer(floats).view(size)
+
+
+def release_memory() -> None:
+    """Give back the memory that the kernels keep for the next call: this thread's workspace, and unused buffers."""
+    _native.release_memory()
+
+
+def _widened(*tensors: Tensor | None) -> list[Any]:
+    return [None if tensor is None else tensor.to(torch.float32) for tensor in tensors]
+
+
 def _gru(x, h0, weight_ih, weight_hh, bias_ih, bias_hh, reset, reverse, save):
+    narrow = x.dtype == torch.bfloat16
+    if narrow and not _native.computes_bfloat16():
+        wide = _widened(x, h0, weight_ih, weight_hh, bias_ih, bias_hh)
+        y, hn, saved = _gru(*wide, reset=reset, reverse=reverse, save=save)
+        return y.bfloat16(), hn.bfloat16(), saved
     x, h0 = _rows_contiguous(x), _rows_contiguous(h0)
     weight_ih, weight_hh = weight_ih.contiguous(), weight_hh.contiguous()
     biases = [] if bias_ih is None else [bias_ih.contiguous(), bias_hh.contiguous()]
@@ -109,8 +139,9 @@ def _gru(x, h0, weight_ih, weight_hh, bias_ih, bias_hh, reset, reverse, save):
     hidden_size = h0.shape[1]
     y = x.new_empty(steps, batch, hidden_size)
     hn = x.new_empty(batch, hidden_size)
-    saved = x.new_empty((steps, batch, _row_size(hidden_size, reset)) if save else 0)
-    _native.gru_forward(
+    saved = _saved_gates(x, (steps, batch, _row_size(hidden_size, reset)) if save else (0,))
+    forward = _native.gru_forward_bfloat16 if narrow else _native.gru_forward
+    forward(
         *(steps, batch, input_size, hidden_size, reset == "before"),
         *(weight_ih.data_ptr(), weight_hh.data_ptr()),
         *((bias.data_ptr() for bias in biases) if biases else (0, 0)),
@@ -125,7 +156,8 @@ def _gru(x, h0, weight_ih, weight_hh, bias_ih, bias_hh, reset, reverse, save):
 def _gru_fake(x, h0, weight_ih, weight_hh, bias_ih, bias_hh, reset, reverse, save):
     steps, batch, hidden_size = x.shape[0], x.shape[1], h0.shape[1]
     saved = (steps, batch, _row_size(hidden_size, reset)) if save else (0,)
-    return x.new_empty(steps, batch, hidden_size), x.new_empty(batch, hidden_size), x.new_empty(saved)
+    y, hn = x.new_empty(steps, batch, hidden_size), x.new_empty(batch, hidden_size)
+    return y, hn, x.new_empty(saved, dtype=torch.float32)
 
 
 def _gradient_shapes(x, h0, weight_ih, weight_hh, wanted):
@@ -136,13 +168,19 @@ def _gradient_shapes(x, h0, weight_ih, weight_hh, wanted):
 
 
 def _gru_backward(x, h0, weight_ih, weight_hh, y, saved, dy, dhn, reset, reverse, wanted):
+    narrow = x.dtype == torch.bfloat16
+    if narrow and not _native.computes_bfloat16():
+        x, h0, weight_ih, weight_hh, y, dy, dhn = _widened(x, h0, weight_ih, weight_hh, y, dy, dhn)
+        gradients = _gru_backward(x, h0, weight_ih, weight_hh, y, saved, dy, dhn, reset, reverse, wanted)
+        return [gradient.bfloat16() for gradient in gradients]
     x, h0 = _rows_contiguous(x), _rows_contiguous(h0)
     weight_ih, weight_hh = weight_ih.contiguous(), weight_hh.contiguous()
     dy = None if dy is None else _rows_contiguous(dy)
     dhn = None if dhn is None else _rows_contiguous(dhn)
     gradients = [x.new_empty(shape) for shape in _gradient_shapes(x, h0, weight_ih, weight_hh, wanted)]
     dx, *others = gradients
-    _native.gru_backward(
+    backward = _native.gru_backward_bfloat16 if narrow else _native.gru_backward
+    backward(
         *(x.shape[0], x.shape[1], x.shape[2], h0.shape[1], reset == "before"),
         *(weight_ih.data_ptr(), weight_hh.data_ptr()),
         *_sequence(x, reverse),
@@ -180,10 +218,10 @@ def _gradients(ctx, dy: Tensor | None, dhn: Tensor | None, _: None):
         return (None,) * 9
     if torch.is_grad_enabled():
         # As tensors of their own: where one is computed from another, that path is the caller's to follow, not ours.
-        inputs = [None if tensor is None else tensor.view_as(tensor) for tensor in inputs]
-        states = reference.gru(*inputs, reset=ctx.reset, reverse=ctx.reverse)
+        inputs: list[Any] = [None if tensor is None else tensor.view_as(tensor) for tensor in inputs]
+        states = reference.gru(*_widened(*inputs), reset=ctx.reset, reverse=ctx.reverse)
         outputs, grads = zip(
-            *((out, d) for out, d in zip(states, (dy, dhn), strict=True) if d is not None), strict=True
+            *((out, d.to(out.dtype)) for out, d in zip(states, (dy, dhn), strict=True) if d is not None), strict=True
         )
         sources = [tensor for tensor, want in zip(inputs, wanted, strict=True) if want]
         found = iter(torch.autograd.grad(outputs, sources, grads, create_graph=True, allow_unused=True))

@@ -1,6 +1,7 @@
 """gru(): a whole sequence through the recurrence, by the backend that serves it best."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,11 +19,16 @@ else:
 
 BACKENDS = ("auto", "native", "torch", "reference")
 RESETS = ("after", "before")
+NATIVE_DTYPES = (torch.float32, torch.bfloat16)
+AUTOCAST_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
 @dataclass(frozen=True)
 class NativeStatus:
-    """Whether the native kernel can serve here, with which instructions, and if not, why not."""
+    """Whether the native kernel can serve here, with which instructions, and if not, why not.
+
+    instruction_set: "amx" (for bfloat16, and AVX-512 for float32), "avx512", "avx2" or "portable".
+    """
 
     available: bool
     instruction_set: str | None
@@ -51,7 +57,9 @@ def gru(
 ) -> tuple[Tensor, Tensor]:
     """The states of a whole sequence: y (T, B, H), and the last one: hn (B, H).
 
-    The equations are those of `gatewise.kernels.reference.gru_step`.
+    The equations are those of `gatewise.kernels.reference.gru_step`. In bfloat16 the native backend keeps the state and
+    all sums in float32. Under `torch.autocast("cpu")` all tensors are first brought to autocast's dtype, and so are the
+    results; gradients arrive in the dtype of what was given.
 
     Args:
         x (T, B, I): inputs.
@@ -59,8 +67,8 @@ def gru(
         weight_ih (3H, I), weight_hh (3H, H): the rows of the gates r, z, n, one below the other.
         bias_ih (3H,), bias_hh (3H,): likewise; or both None.
         reset: "after" or "before": where the reset gate meets the recurrent product of the candidate.
-        backend: "native" (float32 on the CPU), "torch" (reset="after" only), "reference" (anything), or "auto": native
-            where it can serve, else torch where it can, else reference.
+        backend: "native" (float32 and bfloat16 on the CPU), "torch" (reset="after" only), "reference" (anything), or
+            "auto": native where it can serve, else torch where it can, else reference.
         reverse: run from the last step to the first; y stays in the order of x, hn is the state after step 0.
 
     Raises:
@@ -70,6 +78,8 @@ def gru(
     """
     if reset not in RESETS:
         raise InputError(f"gru: unknown reset {reset!r}; expected one of {', '.join(RESETS)}")
+    if torch.is_autocast_enabled("cpu") and x.device.type == "cpu":
+        x, h0, weight_ih, weight_hh, bias_ih, bias_hh = map(_autocast, (x, h0, weight_ih, weight_hh, bias_ih, bias_hh))
     _check(x, h0, weight_ih, weight_hh, bias_ih, bias_hh)
     backend = _choose(backend, reset, x, h0)
     if backend == "native":
@@ -82,6 +92,13 @@ def gru(
         x.flip(0) if reverse else x, h0.unsqueeze(0), weights, bias_ih is not None, 1, 0.0, False, False, False
     )
     return (y.flip(0) if reverse else y), hn[0]
+
+
+def _autocast(tensor: Any) -> Any:
+    """The tensor in the dtype of torch.autocast("cpu"), which leaves float64 and what is on another device alone."""
+    if tensor is None or tensor.dtype not in AUTOCAST_DTYPES or tensor.device.type != "cpu":
+        return tensor
+    return tensor.to(torch.get_autocast_dtype("cpu"))
 
 
 def _check(
@@ -115,7 +132,7 @@ def _check(
 def _choose(backend: str, reset: str, x: Tensor, h0: Tensor) -> str:
     """The backend that serves the call; BackendError if the one that was asked for cannot."""
     has_work = x.shape[1] > 0 and x.shape[2] > 0 and h0.shape[1] > 0
-    suits_native = has_work and x.dtype == torch.float32 and x.device.type == "cpu"
+    suits_native = has_work and x.dtype in NATIVE_DTYPES and x.device.type == "cpu"
     if backend == "auto":
         if suits_native and native_gru is not None:
             return "native"
@@ -125,8 +142,8 @@ def _choose(backend: str, reset: str, x: Tensor, h0: Tensor) -> str:
             raise BackendError(f"gru: backend 'native' cannot serve: {_why_not}")
         if not suits_native:
             raise BackendError(
-                f"gru: backend 'native' computes float32 on the CPU, of sizes that are not 0, but x is "
-                f"{x.dtype} {tuple(x.shape)} on {x.device} and h0 {tuple(h0.shape)}; use backend='auto'"
+                f"gru: backend 'native' computes float32 and bfloat16 on the CPU, of sizes that are not 0, but x "
+                f"is {x.dtype} {tuple(x.shape)} on {x.device} and h0 {tuple(h0.shape)}; use backend='auto'"
             )
     elif backend == "torch":
         if reset == "before":

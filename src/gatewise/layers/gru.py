@@ -15,6 +15,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from gatewise.errors import InputError, ShapeError
 from gatewise.kernels import ops
+from gatewise.layers.stream import Stream, Weights
 
 
 class GRU(RNNBase):
@@ -131,6 +132,13 @@ class GRU(RNNBase):
             x = torch.cat(outputs, -1) if self.bidirectional else outputs[0]
         return x, torch.stack(last)
 
+    def stream(self, batch_size: int = 1, *, weights: Weights = "float32") -> Stream:
+        """A stream that runs these layers one step a call, for inputs that arrive one by one; see Stream.
+
+        weights: "int8" is faster and less exact. Raises InputError; BackendError where int8 cannot be had.
+        """
+        return Stream(self, batch_size, weights)
+
     def extra_repr(self) -> str:
         """The arguments that repr shows: torch's, then reset and backend where they are not the default."""
         return super().extra_repr() + _repr_of_choice(self.reset, self.backend)
@@ -206,7 +214,7 @@ def _packed(
         steps, size = stretches[i]
         y, last = gru(outputs[i].view(steps, size, -1), h[:size], *weights, reverse=reverse)
         outputs[i] = y.flatten(0, 1)
-        h = torch.cat([last, h[size:]])
+        h = torch.cat([last, h[size:].to(last.dtype)])  # autocast changes the dtype
     return torch.cat(outputs), h
 
 

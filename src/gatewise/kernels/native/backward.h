@@ -7,68 +7,92 @@ namespace gatewise {
 namespace {
 
 // What the threads of a backward call share, and what each group has of its own.
+template <typename Arithmetic>
 struct BackwardSpace {
+    using Number = typename Arithmetic::Number;
+
     // Packed weights: every panel, or for a sequence of one step the panels that each thread has in hand.
-    float* weight_ih;  // panels of I columns: [panel][slots r z n][H][lanes]
-    float* weight_hh;  // panels of H columns: [panel][slots hn r z, or r z n][H][lanes]
+    typename Arithmetic::Weight* weight_ih;  // panels of I columns, for slots r z n
+    typename Arithmetic::Weight* weight_hh;  // panels of H columns, for slots hn r z, or r z n
     // Of each group: its part of what is summed over the batch, transposed, so that the long side is the vectors' own.
     float* dweight_ih;  // (I, slots r z n)
     float* dweight_hh;  // (H, slots hn r z, or r z n)
     float* dbias;       // one gates' row
     // Of each group: the state of the sweep.
-    float* dgates;       // gradients of a chunk's gates before their activation
-    float* dh;           // (rows, slot): gradient of the state
-    float* reset_state;  // before: r * h of a chunk
+    float* dgates;        // gradients of a chunk's gates before their activation
+    float* dh;            // (rows, slot): gradient of the state
+    Number* reset_state;  // before: r * h of a chunk
+    float* sums;          // of each thread: what it needs to sum over a chunk's rows
     // Of each thread: pointers to rows.
-    const float** x_rows;
-    const float** state_rows;
-    const float** reset_rows;
+    const Number** x_rows;
+    Number** dx_rows;
+    const Number** state_rows;
+    const Number** reset_rows;
     const float** gradient_rows;
-    Barrier* barriers;  // one for everyone, one a group
-    Index rows, steps;  // most rows of a group, most steps of a chunk
+    Barrier* barriers;      // one for everyone, one a group
+    Index rows, steps;      // most rows of a group, most steps of a chunk
+    Index panel;            // packed numbers of a panel
+    Index ih_rows, hh_rows;  // of the sums, padded as the arithmetic needs it
+    Index gates_size, sums_size;  // of a group, of a thread
 
     BackwardSpace(Arena& arena, const GruShape& s, Grid grid) {
+        using Weight = typename Arithmetic::Weight;
         const bool before = s.reset == Reset::before;
         const GateRow row = saved_row(s);
         const Index threads = grid.groups * grid.members;
         rows = most_rows(s, grid);
-        steps = chunk_steps(s, rows, row.width);
-        const bool one_step = s.T == 1;
-        const Index in_hand = threads * panels_in_hand * lanes;
-        weight_ih = arena.take((one_step ? in_hand : padded(s.I)) * 3 * s.H);
-        weight_hh = arena.take((one_step ? in_hand : row.slot) * 3 * s.H);
-        dweight_ih = arena.take(one_step ? 0 : grid.groups * s.I * 3 * row.slot);
-        dweight_hh = arena.take(one_step ? 0 : grid.groups * s.H * 3 * row.slot);
+        steps = chunk_steps(s, rows, row.width, Arithmetic::backward_chunk_bytes);
+        panel = Arithmetic::back_panel_size(s.H);
+        ih_rows = Arithmetic::sum_rows(s.I);
+        hh_rows = Arithmetic::sum_rows(s.H);
+        gates_size = Arithmetic::Gates::size(steps * rows, row, s.H);
+        sums_size = Arithmetic::RowSums::size(s, steps * rows, row);
+        const bool one_step = Arithmetic::packs_in_hand && s.T == 1;
+        const Index in_hand = threads * panels_in_hand;
+        weight_ih = arena.take<Weight>((one_step ? in_hand : panels(s.I)) * panel);
+        weight_hh = arena.take<Weight>((one_step ? in_hand : panels(s.H)) * panel);
+        dweight_ih = arena.take(one_step ? 0 : grid.groups * ih_rows * 3 * row.slot);
+        dweight_hh = arena.take(one_step ? 0 : grid.groups * hh_rows * 3 * row.slot);
         dbias = arena.take(grid.groups * row.width);
-        dgates = arena.take(grid.groups * steps * rows * row.width);
+        dgates = arena.take(grid.groups * gates_size);
         dh = arena.take(grid.groups * rows * row.slot);
-        reset_state = arena.take(before ? grid.groups * steps * rows * row.slot : 0);
-        x_rows = arena.take<const float*>(threads * steps * rows);
-        state_rows = arena.take<const float*>(threads * steps * rows);
-        reset_rows = arena.take<const float*>(before ? threads * steps * rows : 0);
+        reset_state = arena.take<Number>(before ? grid.groups * steps * rows * row.slot : 0);
+        sums = arena.take(threads * sums_size);
+        x_rows = arena.take<const Number*>(threads * steps * rows);
+        dx_rows = arena.take<Number*>(threads * steps * rows);
+        state_rows = arena.take<const Number*>(threads * steps * rows);
+        reset_rows = arena.take<const Number*>(before ? threads * steps * rows : 0);
         gradient_rows = arena.take<const float*>(one_step ? threads * rows : 0);
         barriers = arena.take<Barrier>(1 + grid.groups);
     }
 };
 
+// `Arithmetic` as in forward.h.
+template <typename Arithmetic>
 class BackwardSweep {
+    using Number = typename Arithmetic::Number;
+    using Weight = typename Arithmetic::Weight;
+
   public:
-    BackwardSweep(const GruBackward& call, const BackwardSpace& space, const Share& share)
+    BackwardSweep(const GruBackwardOf<Number>& call, const BackwardSpace<Arithmetic>& space, const Share& share)
         : call_(call), space_(space), share_(share), s_(call.shape), after_(s_.reset == Reset::after),
-          one_step_(s_.T == 1), row_(saved_row(s_)),
-          dweight_ih_(space.dweight_ih + share.group * s_.I * 3 * row_.slot),
-          dweight_hh_(space.dweight_hh + share.group * s_.H * 3 * row_.slot),
+          one_step_(Arithmetic::packs_in_hand && s_.T == 1), row_(saved_row(s_)),
+          dweight_ih_(space.dweight_ih + share.group * space.ih_rows * 3 * row_.slot),
+          dweight_hh_(space.dweight_hh + share.group * space.hh_rows * 3 * row_.slot),
           dbias_(space.dbias + share.group * row_.width),
-          dgates_(space.dgates + share.group * space.steps * space.rows * row_.width),
+          dgates_(space.dgates + share.group * space.gates_size, row_, s_.H),
           dh_(space.dh + share.group * space.rows * row_.slot),
           reset_state_(space.reset_state + share.group * space.steps * space.rows * row_.slot),
+          row_sums_(space.sums + share.thread * space.sums_size, share, row_, space.steps * space.rows),
           x_rows_(space.x_rows + share.thread * space.steps * space.rows),
+          dx_rows_(space.dx_rows + share.thread * space.steps * space.rows),
           state_rows_(space.state_rows + share.thread * space.steps * space.rows),
           reset_rows_(space.reset_rows + share.thread * space.steps * space.rows) {}
 
     void run() {
         if (!one_step_) pack();
         clear_bias_sums();
+        dgates_.clear_padding(space_.steps * share_.rows(), share_.panel_end);
         start_from_last_state();
         share_.wait_for_all();
         for (Index end = s_.T; end > 0; end -= std::min(end, space_.steps)) {
@@ -85,14 +109,14 @@ class BackwardSweep {
             }
             const Index rows = steps * share_.rows();
             if (one_step_) {
-                write_weight_gradients_of_one_step();
+                if constexpr (Arithmetic::packs_in_hand) write_weight_gradients_of_one_step();
             } else if (end == s_.T) {
                 sum_weight_gradients<false>(rows);
             } else {
                 sum_weight_gradients<true>(rows);
             }
             add_bias_gradients(rows);
-            write_input_gradients(begin, rows);
+            write_input_gradients(rows);
             share_.wait();  // everyone is done with this chunk's gradients
         }
         write_first_state_gradient();
@@ -103,36 +127,36 @@ class BackwardSweep {
   private:
     // Every panel; the threads share them.
     void pack() {
-        const Index stride = 3 * s_.H * lanes;
         if (call_.dx.data) {
             const auto [begin, end] = part_of(panels(s_.I), share_.thread, share_.threads);
-            pack_input_weights(space_.weight_ih + begin * stride, begin, end);
+            pack_input_weights(space_.weight_ih + begin * space_.panel, begin, end);
         }
         const auto [begin, end] = part_of(panels(s_.H), share_.thread, share_.threads);
-        pack_state_weights(space_.weight_hh + begin * stride, begin, end);
+        pack_state_weights(space_.weight_hh + begin * space_.panel, begin, end);
     }
 
-    void pack_input_weights(float* packed, Index begin, Index end) {
-        const Index segment = s_.H * lanes;
+    void pack_input_weights(Weight* packed, Index begin, Index end) {
+        const Index segment = space_.panel / 3;
         for (Index gate = 0; gate < 3; ++gate)
-            pack_rows(packed + gate * segment, 3 * segment, call_.weights.ih + gate * s_.H * s_.I, s_.H, s_.I, begin, end);
+            Arithmetic::pack_back(packed + gate * segment, call_.weights.ih + gate * s_.H * s_.I, s_.H, s_.I, begin,
+                                  end);
     }
 
-    void pack_state_weights(float* packed, Index begin, Index end) {
-        const Index segment = s_.H * lanes;
+    void pack_state_weights(Weight* packed, Index begin, Index end) {
+        const Index segment = space_.panel / 3;
         for (Index slot = 0; slot < 3; ++slot) {
             const Index gate = after_ ? (slot + 2) % 3 : slot;  // hn r z are the rows of n r z
-            pack_rows(packed + slot * segment, 3 * segment, call_.weights.hh + gate * s_.H * s_.H, s_.H, s_.H, begin, end);
+            Arithmetic::pack_back(packed + slot * segment, call_.weights.hh + gate * s_.H * s_.H, s_.H, s_.H, begin,
+                                  end);
         }
     }
 
     // body(begin, end, packed) with packed weights for the panels [begin, end): all at once, or, where each is used only
     // once, a few at a time, packed right before.
     template <typename Pack, typename Body>
-    void for_packed(float* packed, Index begin, Index end, const Pack& pack, const Body& body) {
-        const Index stride = 3 * s_.H * lanes;
-        if (!one_step_) return body(begin, end, packed + begin * stride);
-        float* hand = packed + share_.thread * panels_in_hand * stride;
+    void for_packed(Weight* packed, Index begin, Index end, const Pack& pack, const Body& body) {
+        if (!one_step_) return body(begin, end, packed + begin * space_.panel);
+        Weight* hand = packed + share_.thread * panels_in_hand * space_.panel;
         for (Index p = begin; p < end; p += panels_in_hand) {
             const Index last = std::min(p + panels_in_hand, end);
             pack(hand, p, last);
@@ -157,7 +181,7 @@ class BackwardSweep {
     void start_from_last_state() {
         for (Index b = 0; b < share_.rows(); ++b)
             for (Index p = share_.panel_begin; p < share_.panel_end; ++p) {
-                const float* dhn = call_.dhn.data ? call_.dhn.at(0, share_.row_begin + b) + p * lanes : nullptr;
+                const Number* dhn = call_.dhn.data ? call_.dhn.at(0, share_.row_begin + b) + p * lanes : nullptr;
                 store(dh_ + b * row_.slot + p * lanes, dhn ? load_first(dhn, lanes_used(s_.H, p)) : Vec{});
             }
     }
@@ -168,6 +192,7 @@ class BackwardSweep {
         for (Index step = t; step < t + steps; ++step)
             for (Index b = share_.row_begin; b < share_.row_end; ++b, ++i) {
                 x_rows_[i] = call_.x.at(step, b);
+                if (call_.dx.data) dx_rows_[i] = call_.dx.at(step, b);
                 state_rows_[i] = step == 0 ? call_.h0.at(0, b) : call_.y.at(step - 1, b);
                 if (!after_) reset_rows_[i] = reset_state_ + i * row_.slot;
             }
@@ -191,74 +216,63 @@ class BackwardSweep {
         return call_.saved + (t * s_.B + share_.row_begin + row) * row_.width;
     }
 
+    // The lambdas have copies of dgates_, for the reason that forward.h gives.
     void step_after(Index t, Index first, bool wanted) {
-        for_units(first, [&](Index i, Index row, Index unit, Index used) {
+        for_units(first, [&, dgates = dgates_](Index i, Index row, Index unit, Index used) {
             const float* gates = saved(t, row) + unit;
             const Vec hn = load(gates), r = load(gates + row_.r), z = load(gates + row_.z()), n = load(gates + row_.n());
             const Vec h = load_first(state_rows_[i] + unit, used);
             const Vec dh = state_gradient(t, row, unit, used);
             const Vec dn = dh * (1.0f - z) * (1.0f - n * n);  // (4), (3): of the candidate before its tanh
-            float* d = dgates_ + i * row_.width + unit;
-            store(d, dn * r);                                          // (3): of hn
-            store(d + row_.r, dn * hn * r * (1.0f - r));               // (3), (1)
-            store(d + row_.z(), dh * (h - n) * z * (1.0f - z));        // (4), (2)
-            store(d + row_.n(), dn);
-            store(dh_ + row * row_.slot + unit, dh * z);               // (4)
+            dgates.set(i, 0, unit, used, dn * r);                            // (3): of hn
+            dgates.set(i, 1, unit, used, dn * hn * r * (1.0f - r));          // (3), (1)
+            dgates.set(i, 2, unit, used, dh * (h - n) * z * (1.0f - z));     // (4), (2)
+            dgates.set(i, 3, unit, used, dn);
+            store(dh_ + row * row_.slot + unit, dh * z);                      // (4)
         });
         share_.wait();  // the gates' gradients are whole
-        if (wanted) multiply_back<3>(first, 0, 0, [&](Index, Index row, Index unit, Vec sum) {
+        if (wanted) multiply_back<3>(first, 0, [&](Index, Index row, Index unit, Vec sum) {
             float* dh = dh_ + row * row_.slot + unit;
             store(dh, load(dh) + sum);  // (1), (2), (3)
         });
     }
 
     void step_before(Index t, Index first, bool wanted) {
-        for_units(first, [&](Index i, Index row, Index unit, Index used) {
+        for_units(first, [&, dgates = dgates_](Index i, Index row, Index unit, Index used) {
             const float* gates = saved(t, row) + unit;
             const Vec r = load(gates + row_.r), z = load(gates + row_.z()), n = load(gates + row_.n());
             const Vec h = load_first(state_rows_[i] + unit, used);
             const Vec dh = state_gradient(t, row, unit, used);
-            float* d = dgates_ + i * row_.width + unit;
-            store(d + row_.n(), dh * (1.0f - z) * (1.0f - n * n));  // (4), (3)
-            store(d + row_.z(), dh * (h - n) * z * (1.0f - z));     // (4), (2)
-            store(dh_ + row * row_.slot + unit, dh * z);            // (4)
+            dgates.set(i, 2, unit, used, dh * (1.0f - z) * (1.0f - n * n));  // (4), (3)
+            dgates.set(i, 1, unit, used, dh * (h - n) * z * (1.0f - z));     // (4), (2)
+            store(dh_ + row * row_.slot + unit, dh * z);                      // (4)
             store(reset_state_ + i * row_.slot + unit, r * h);
         });
         share_.wait();  // the candidate's gradient is whole
-        multiply_back<1>(first, row_.n(), 2, [&](Index i, Index row, Index unit, Vec sum) {  // sum: of r * h
+        multiply_back<1>(first, 2, [&, dgates = dgates_](Index i, Index row, Index unit, Vec sum) {  // sum: of r * h
             const Vec r = load(saved(t, row) + row_.r + unit);
-            const Vec h = load_first(state_rows_[i] + unit, lanes_used(s_.H, unit / lanes));
-            store(dgates_ + i * row_.width + row_.r + unit, sum * h * r * (1.0f - r));  // (3), (1)
+            const Index used = lanes_used(s_.H, unit / lanes);
+            const Vec h = load_first(state_rows_[i] + unit, used);
+            dgates.set(i, 0, unit, used, sum * h * r * (1.0f - r));  // (3), (1)
             float* dh = dh_ + row * row_.slot + unit;
             store(dh, load(dh) + sum * r);  // (3)
         });
         share_.wait();  // the reset gate's gradient is whole
-        if (wanted) multiply_back<2>(first, row_.r, 0, [&](Index, Index row, Index unit, Vec sum) {
+        if (wanted) multiply_back<2>(first, 0, [&](Index, Index row, Index unit, Vec sum) {
             float* dh = dh_ + row * row_.slot + unit;
             store(dh, load(dh) + sum);  // (1), (2)
         });
     }
 
-    // body(row of the chunk, row of the batch, unit, sum): the gradients of `Slots` slots from `offset` on times their
-    // recurrent weights, which are the packed segments from `segment` on.
+    // body(row of the chunk, row of the batch, unit, sum): the gradients of `Slots` slots from `slot` on times their
+    // recurrent weights.
     template <int Slots, typename Body>
-    void multiply_back(Index first, Index offset, Index segment, const Body& body) {
-        const Index segment_size = s_.H * lanes, stride = 3 * segment_size;
-        const auto pack = [&](float* packed, Index begin, Index end) { pack_state_weights(packed, begin, end); };
-        const auto multiply = [&](Index begin, Index end, const float* packed) {
-            for_tiles<1>(share_.rows(), begin, end, [&](auto mr, auto np, Index row, Index panel) {
-                constexpr int MR = mr.value, NP = np.value;
-                Tile<MR, NP, 1> tile{};
-                const float* weights = packed + (panel - begin) * stride + segment * segment_size;
-                for (int slot = 0; slot < Slots; ++slot) {
-                    const float* rows[MR];
-                    for (int m = 0; m < MR; ++m)
-                        rows[m] = dgates_ + (first + row + m) * row_.width + offset + slot * row_.slot;
-                    accumulate<MR, NP, 1>(tile, rows, s_.H, weights + slot * segment_size, stride);
-                }
-                for (int m = 0; m < MR; ++m)
-                    for (int p = 0; p < NP; ++p) body(first + row + m, row + m, (panel + p) * lanes, tile[m][p][0]);
-            });
+    void multiply_back(Index first, Index slot, const Body& body) {
+        const auto pack = [&](Weight* packed, Index begin, Index end) { pack_state_weights(packed, begin, end); };
+        const auto multiply = [&](Index begin, Index end, const Weight* packed) {
+            const auto use = [&](Index i, Index panel, Vec sum) { body(i, i - first, panel * lanes, sum); };
+            Arithmetic::template multiply_back<Slots>(dgates_, first, share_.rows(), slot, slot, s_.H, packed, begin,
+                                                      end, use);
         };
         for_packed(space_.weight_hh, share_.panel_begin, share_.panel_end, pack, multiply);
     }
@@ -266,28 +280,31 @@ class BackwardSweep {
     // Adds to the sums, or starts them.
     template <bool Add>
     void sum_weight_gradients(Index rows) {
-        const Index stride = 3 * row_.slot;
-        const auto sum = [&](float* sums, const float* const* left, Index depth, Index first_column, Index slots,
-                             Index offset) {
+        row_sums_.take_right(dgates_, rows);
+        // Slots from first_slot on to the columns from first_column on.
+        const auto sum = [&](float* sums, const Number* const* left, Index depth, Index first_column, Index slots,
+                             Index first_slot) {
+            row_sums_.take_left(left, depth, rows);
             for_own_columns(0, slots, [&](Index column, Index width) {
-                outer_products<Add>(sums + first_column + column, stride, left, 0, depth, dgates_ + offset + column,
-                                    row_.width, rows, width * lanes);
+                row_sums_.template sum<Add>(sums + first_column + column, 3 * row_.slot, left, depth, rows, dgates_,
+                                            first_slot * row_.slot + column, width);
             });
         };
-        if (call_.dweight_ih) sum(dweight_ih_, x_rows_, s_.I, 0, 3, row_.r);
+        const Index r = row_.r / row_.slot;
+        if (call_.dweight_ih) sum(dweight_ih_, x_rows_, s_.I, 0, 3, r);
         if (!call_.dweight_hh) return;
         if (after_) {
             sum(dweight_hh_, state_rows_, s_.H, 0, 3, 0);
         } else {
-            sum(dweight_hh_, state_rows_, s_.H, 0, 2, row_.r);
-            sum(dweight_hh_, reset_rows_, s_.H, 2 * row_.slot, 1, row_.n());
+            sum(dweight_hh_, state_rows_, s_.H, 0, 2, r);
+            sum(dweight_hh_, reset_rows_, s_.H, 2 * row_.slot, 1, r + 2);
         }
     }
 
     // With one step there is nothing to sum over time: the outer products go straight to torch's layout.
     void write_weight_gradients_of_one_step() {
         const float** left = space_.gradient_rows + share_.thread * space_.rows;
-        for (Index row = 0; row < s_.B; ++row) left[row] = dgates_ + row * row_.width;
+        for (Index row = 0; row < s_.B; ++row) left[row] = dgates_.row(row);
         const Index unit = share_.panel_begin * lanes, units = std::min(s_.H, share_.panel_end * lanes) - unit;
         for (Index gate = 0; gate < 3; ++gate) {
             const Index input_slot = row_.r + gate * row_.slot;
@@ -305,42 +322,29 @@ class BackwardSweep {
 
     void add_bias_gradients(Index rows) {
         if (!call_.dbias_ih && !call_.dbias_hh) return;
-        for_own_columns(0, row_.width / row_.slot, [&](Index offset, Index width) {
-            for (Index p = 0; p < width; ++p) {
-                Vec sum = load(dbias_ + offset + p * lanes);
-                for (Index i = 0; i < rows; ++i) sum += load(dgates_ + i * row_.width + offset + p * lanes);
-                store(dbias_ + offset + p * lanes, sum);
+        for (Index slot = 0; slot < row_.width / row_.slot; ++slot)
+            for (Index p = share_.panel_begin; p < share_.panel_end; ++p) {
+                float* bias = dbias_ + slot * row_.slot + p * lanes;
+                Vec sum = load(bias);
+                for (Index i = 0; i < rows; ++i) sum += dgates_.at(i, slot, p * lanes);
+                store(bias, sum);
             }
-        });
     }
 
     // dx = slots r z n of the gates' gradients times W_i. A group's members share the chunk's rows, or, with one step,
     // the panels, so that none is packed twice.
-    void write_input_gradients(Index t, Index rows) {
+    void write_input_gradients(Index rows) {
         if (!call_.dx.data) return;
-        const Index segment_size = s_.H * lanes, stride = 3 * segment_size;
         const auto [first, last] = one_step_ ? std::pair{Index{0}, rows} : part_of(rows, share_.member, share_.members);
         const auto [panel_begin, panel_end] =
             one_step_ ? part_of(panels(s_.I), share_.member, share_.members) : std::pair{Index{0}, panels(s_.I)};
-        const auto pack = [&](float* packed, Index begin, Index end) { pack_input_weights(packed, begin, end); };
-        const auto multiply = [&, first = first, last = last](Index begin, Index end, const float* packed) {
-            for_tiles<1>(last - first, begin, end, [&](auto mr, auto np, Index row, Index panel) {
-                constexpr int MR = mr.value, NP = np.value;
-                Tile<MR, NP, 1> tile{};
-                for (int slot = 0; slot < 3; ++slot) {
-                    const float* from[MR];
-                    for (int m = 0; m < MR; ++m)
-                        from[m] = dgates_ + (first + row + m) * row_.width + row_.r + slot * row_.slot;
-                    const float* weights = packed + (panel - begin) * stride + slot * segment_size;
-                    accumulate<MR, NP, 1>(tile, from, s_.H, weights, stride);
-                }
-                for (int m = 0; m < MR; ++m) {
-                    const Index i = first + row + m;
-                    float* dx = call_.dx.at(t + i / share_.rows(), share_.row_begin + i % share_.rows());
-                    for (int p = 0; p < NP; ++p)
-                        store_first(dx + (panel + p) * lanes, tile[m][p][0], lanes_used(s_.I, panel + p));
-                }
-            });
+        const auto pack = [&](Weight* packed, Index begin, Index end) { pack_input_weights(packed, begin, end); };
+        const auto multiply = [&, first = first, last = last](Index begin, Index end, const Weight* packed) {
+            const auto use = [&](Index i, Index panel, Vec sum) {
+                store_first(dx_rows_[i] + panel * lanes, sum, lanes_used(s_.I, panel));
+            };
+            Arithmetic::template multiply_back<3>(dgates_, first, last - first, row_.r / row_.slot, 0, s_.H, packed,
+                                                  begin, end, use);
         };
         for_packed(space_.weight_ih, panel_begin, panel_end, pack, multiply);
     }
@@ -358,8 +362,10 @@ class BackwardSweep {
         for (Index p = begin; p < end; ++p)
             for (Index gate = 0; gate < 3; ++gate) {
                 const Index hidden_slot = after_ ? (gate + 1) % 3 : gate;  // r z n are the slots 1 2 0 of hn r z
-                if (call_.dweight_ih && !one_step_) write_transposed(call_.dweight_ih, space_.dweight_ih, gate, gate, s_.I, p);
-                if (call_.dweight_hh && !one_step_) write_transposed(call_.dweight_hh, space_.dweight_hh, gate, hidden_slot, s_.H, p);
+                if (call_.dweight_ih && !one_step_)
+                    write_transposed(call_.dweight_ih, space_.dweight_ih, space_.ih_rows, gate, gate, s_.I, p);
+                if (call_.dweight_hh && !one_step_)
+                    write_transposed(call_.dweight_hh, space_.dweight_hh, space_.hh_rows, gate, hidden_slot, s_.H, p);
                 const Index input_bias = row_.r + gate * row_.slot;
                 const Index hidden_bias = after_ ? hidden_slot * row_.slot : input_bias;
                 if (call_.dbias_ih) write_bias(call_.dbias_ih, gate, input_bias, p);
@@ -367,29 +373,32 @@ class BackwardSweep {
             }
     }
 
-    void write_transposed(float* weights, const float* sums, Index gate, Index slot, Index depth, Index p) const {
+    // sums: of each group `rows` rows, of which `depth` are used.
+    void write_transposed(Number* weights, const float* sums, Index rows, Index gate, Index slot, Index depth,
+                          Index p) const {
         const Index used = lanes_used(s_.H, p), stride = 3 * row_.slot;
-        float* to = weights + (gate * s_.H + p * lanes) * depth;
+        Number* to = weights + (gate * s_.H + p * lanes) * depth;
         for (Index i = 0; i < depth; i += lanes) {
             const Index count = std::min<Index>(lanes, depth - i);
             Vec square[lanes] = {};
             for (int group = 0; group < share_.groups; ++group)
                 for (Index k = 0; k < count; ++k)
-                    square[k] += load(sums + (group * depth + i + k) * stride + slot * row_.slot + p * lanes);
+                    square[k] += load(sums + (group * rows + i + k) * stride + slot * row_.slot + p * lanes);
             transpose(square);
             for (Index lane = 0; lane < used; ++lane) store_first(to + lane * depth + i, square[lane], count);
         }
     }
 
-    void write_bias(float* bias, Index gate, Index offset, Index p) const {
+    void write_bias(Number* bias, Index gate, Index offset, Index p) const {
         Vec sum{};
         for (int group = 0; group < share_.groups; ++group)
             sum += load(space_.dbias + group * row_.width + offset + p * lanes);
         store_first(bias + gate * s_.H + p * lanes, sum, lanes_used(s_.H, p));
     }
 
-    const GruBackward& call_;
-    const BackwardSpace& space_;
+    const typename Arithmetic::Session session_{};
+    const GruBackwardOf<Number>& call_;
+    const BackwardSpace<Arithmetic>& space_;
     const Share& share_;
     const GruShape& s_;
     const bool after_, one_step_;
@@ -397,12 +406,14 @@ class BackwardSweep {
     float* dweight_ih_;
     float* dweight_hh_;
     float* dbias_;
-    float* dgates_;
+    const typename Arithmetic::Gates dgates_;
     float* dh_;
-    float* reset_state_;
-    const float** x_rows_;
-    const float** state_rows_;
-    const float** reset_rows_;
+    Number* reset_state_;
+    typename Arithmetic::RowSums row_sums_;
+    const Number** x_rows_;
+    Number** dx_rows_;
+    const Number** state_rows_;
+    const Number** reset_rows_;
 };
 
 }  // namespace

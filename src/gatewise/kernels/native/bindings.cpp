@@ -2,101 +2,104 @@
 //
 // Addresses come as integers: 0.2 us a call, where arrays through DLPack take 5 to 12.
 #include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
 #include <nanobind/stl/string.h>
 
 #include <cstdint>
-#include <new>
+#include <type_traits>
 
 #include "gru.h"
+#include "memory.h"
 
 namespace nb = nanobind;
 
 namespace gatewise {
+
+void bind_stream(nb::module_& m);  // stream_bindings.cpp
+
 namespace {
 
 using Address = std::uintptr_t;
 
 const Kernels* kernels = best_kernels();
 
-// Scratch memory of one calling thread, kept from call to call: a fresh buffer of 98 MB costs 52 ms of page faults.
-class Workspace {
-  public:
-    ~Workspace() { release(); }
-
-    float* at_least(Index floats) {
-        if (floats > size_) {
-            release();
-            data_ = static_cast<float*>(::operator new(floats * sizeof(float), alignment));
-            size_ = floats;
-        }
-        return data_;
-    }
-
-    void release() {
-        if (data_) ::operator delete(data_, alignment);
-        data_ = nullptr;
-        size_ = 0;
-    }
-
-  private:
-    static constexpr std::align_val_t alignment{64};
-    float* data_ = nullptr;
-    Index size_ = 0;
-};
-
 thread_local Workspace workspace;
 
-template <typename Float>
-Float* pointer(Address address) {
-    return reinterpret_cast<Float*>(address);
+// Never destroyed: tensors can outlive everything else at the end of the process.
+BufferPool& buffers = *new BufferPool;
+
+// A tensor (floats,) of unset numbers, whose memory goes back to the pool when the tensor is gone.
+nb::ndarray<nb::pytorch, float, nb::ndim<1>> buffer(Index floats) {
+    auto* lent = new BufferPool::Buffer(buffers.take(floats));
+    nb::capsule owner(lent, [](void* pointer) noexcept {
+        auto* returned = static_cast<BufferPool::Buffer*>(pointer);
+        buffers.give_back(*returned);
+        delete returned;
+    });
+    return {lent->data, {static_cast<std::size_t>(floats)}, owner};
 }
 
-template <typename Float>
-Sequence<Float> sequence(Address address, Index step, Index row) {
-    return {pointer<Float>(address), step, row};
+template <typename Number>
+Number* pointer(Address address) {
+    return reinterpret_cast<Number*>(address);
+}
+
+template <typename Number>
+Sequence<Number> sequence(Address address, Index step, Index row) {
+    return {pointer<Number>(address), step, row};
+}
+
+template <typename Number>
+const KernelsOf<Number>& kernels_of() {
+    if constexpr (std::is_same_v<Number, float>) return *kernels;
+    else return *kernels->bfloat16;
 }
 
 GruShape shape(Index T, Index B, Index I, Index H, bool before) {
     return {T, B, I, H, before ? Reset::before : Reset::after};
 }
 
+template <typename Number>
 void gru_forward(Index T, Index B, Index I, Index H, bool before, Address weight_ih, Address weight_hh, Address bias_ih,
                  Address bias_hh, Address x, Index x_step, Index x_row, Address h0, Index h0_row, Address y,
                  Index y_step, Index y_row, Address hn, Address saved, int threads) {
-    const GruForward call{
+    const KernelsOf<Number>& serving = kernels_of<Number>();
+    const GruForwardOf<Number> call{
         shape(T, B, I, H, before),
-        {pointer<float>(weight_ih), pointer<float>(weight_hh), pointer<float>(bias_ih), pointer<float>(bias_hh)},
-        sequence<const float>(x, x_step, x_row),
-        sequence<const float>(h0, 0, h0_row),
-        sequence<float>(y, y_step, y_row),
-        pointer<float>(hn),
+        {pointer<Number>(weight_ih), pointer<Number>(weight_hh), pointer<Number>(bias_ih), pointer<Number>(bias_hh)},
+        sequence<const Number>(x, x_step, x_row),
+        sequence<const Number>(h0, 0, h0_row),
+        sequence<Number>(y, y_step, y_row),
+        pointer<Number>(hn),
         pointer<float>(saved),
     };
-    kernels->forward(call, workspace.at_least(kernels->forward_workspace_size(call.shape, saved != 0, threads)), threads);
+    serving.forward(call, workspace.at_least(serving.forward_workspace_size(call.shape, saved != 0, threads)), threads);
 }
 
+template <typename Number>
 void gru_backward(Index T, Index B, Index I, Index H, bool before, Address weight_ih, Address weight_hh, Address x,
                   Index x_step, Index x_row, Address h0, Index h0_row, Address y, Index y_step, Index y_row,
                   Address saved, Address dy, Index dy_step, Index dy_row, Address dhn, Index dhn_row, Address dx,
                   Index dx_step, Index dx_row, Address dh0, Address dweight_ih, Address dweight_hh, Address dbias_ih,
                   Address dbias_hh, int threads) {
-    const GruBackward call{
+    const KernelsOf<Number>& serving = kernels_of<Number>();
+    const GruBackwardOf<Number> call{
         shape(T, B, I, H, before),
-        {pointer<float>(weight_ih), pointer<float>(weight_hh), nullptr, nullptr},
-        sequence<const float>(x, x_step, x_row),
-        sequence<const float>(h0, 0, h0_row),
-        sequence<const float>(y, y_step, y_row),
+        {pointer<Number>(weight_ih), pointer<Number>(weight_hh), nullptr, nullptr},
+        sequence<const Number>(x, x_step, x_row),
+        sequence<const Number>(h0, 0, h0_row),
+        sequence<const Number>(y, y_step, y_row),
         pointer<float>(saved),
-        sequence<const float>(dy, dy_step, dy_row),
-        sequence<const float>(dhn, 0, dhn_row),
-        sequence<float>(dx, dx_step, dx_row),
-        pointer<float>(dh0),
-        pointer<float>(dweight_ih),
-        pointer<float>(dweight_hh),
-        pointer<float>(dbias_ih),
-        pointer<float>(dbias_hh),
+        sequence<const Number>(dy, dy_step, dy_row),
+        sequence<const Number>(dhn, 0, dhn_row),
+        sequence<Number>(dx, dx_step, dx_row),
+        pointer<Number>(dh0),
+        pointer<Number>(dweight_ih),
+        pointer<Number>(dweight_hh),
+        pointer<Number>(dbias_ih),
+        pointer<Number>(dbias_hh),
     };
-    kernels->backward(call, workspace.at_least(kernels->backward_workspace_size(call.shape, threads)), threads);
+    serving.backward(call, workspace.at_least(serving.backward_workspace_size(call.shape, threads)), threads);
 }
 
 }  // namespace
@@ -105,6 +108,8 @@ void gru_backward(Index T, Index B, Index I, Index H, bool before, Address weigh
 NB_MODULE(_native, m) {
     using namespace gatewise;
     m.def("instruction_set", [] { return std::string(kernels->name); });
+    m.def("float32_instruction_set", [] { return std::string(kernels->float32_name); });
+    m.def("computes_bfloat16", [] { return kernels->bfloat16 != nullptr; });
     m.def("use_instruction_set", [](const std::string& name) {
         const Kernels* chosen = kernels_for(name.c_str());
         if (chosen) kernels = chosen;
@@ -113,9 +118,17 @@ NB_MODULE(_native, m) {
     m.def("saved_size", [](Index T, Index B, Index I, Index H, bool before) {
         return kernels->saved_size(shape(T, B, I, H, before));
     });
-    m.def("release_workspace", [] { workspace.release(); });
-    m.def("gru_forward", &gru_forward, nb::call_guard<nb::gil_scoped_release>());
-    m.def("gru_backward", &gru_backward, nb::call_guard<nb::gil_scoped_release>());
+    m.def("buffer", &buffer);
+    m.def("release_memory", [] {
+        workspace.release();
+        buffers.release();
+    });
+    m.def("gru_forward", &gru_forward<float>, nb::call_guard<nb::gil_scoped_release>());
+    m.def("gru_backward", &gru_backward<float>, nb::call_guard<nb::gil_scoped_release>());
+    // Only where computes_bfloat16() holds.
+    m.def("gru_forward_bfloat16", &gru_forward<Bfloat16>, nb::call_guard<nb::gil_scoped_release>());
+    m.def("gru_backward_bfloat16", &gru_backward<Bfloat16>, nb::call_guard<nb::gil_scoped_release>());
+    bind_stream(m);
 #ifdef _OPENMP
     m.attr("openmp") = true;
 #else

@@ -1,15 +1,21 @@
-// The GRU over a whole sequence, forward and backward, in float32: what the kernels take and give.
+// The GRU over a whole sequence, forward and backward, in float32 or bfloat16: what the kernels take and give.
 //
-// Notation: T steps, B rows of the batch, I inputs, H hidden units. All sizes are at least 1, all strides count floats,
-// and the last axis of every array is contiguous. A time stride may be negative: then the pointer is that of the last
-// step, and the sequence runs backwards. Nothing here knows Python or torch, allocates, or keeps state.
+// Notation: T steps, B rows of the batch, I inputs, H hidden units. All sizes are at least 1, all strides count
+// numbers, and the last axis of every array is contiguous. A time stride may be negative: then the pointer is that of
+// the last step, and the sequence runs backwards. Nothing here knows Python or torch, allocates, or keeps state.
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 
 namespace gatewise {
 
 using Index = std::ptrdiff_t;
+
+// The upper half of a float.
+struct Bfloat16 {
+    std::uint16_t bits;
+};
 
 // Where the reset gate acts: after or before the recurrent product of the candidate.
 enum class Reset { after, before };
@@ -20,59 +26,74 @@ struct GruShape {
 };
 
 // A sequence (T, B, last): element (t, b, i) is data[t * step + b * row + i].
-template <typename Float>
+template <typename Number>
 struct Sequence {
-    Float* data;  // may be null where a function says so
+    Number* data;  // may be null where a function says so
     Index step, row;
 
-    Float* at(Index t, Index b) const { return data + t * step + b * row; }
+    Number* at(Index t, Index b) const { return data + t * step + b * row; }
 };
 
 // Weights as torch keeps them, contiguous: the rows of the gates r, z, n, one below the other.
-struct GruWeights {
-    const float* ih;       // (3H, I)
-    const float* hh;       // (3H, H)
-    const float* bias_ih;  // (3H,) or null
-    const float* bias_hh;  // (3H,) or null
+template <typename Number>
+struct GruWeightsOf {
+    const Number* ih;       // (3H, I)
+    const Number* hh;       // (3H, H)
+    const Number* bias_ih;  // (3H,) or null
+    const Number* bias_hh;  // (3H,) or null
 };
 
-struct GruForward {
+template <typename Number>
+struct GruForwardOf {
     GruShape shape;
-    GruWeights weights;
-    Sequence<const float> x;  // (T, B, I)
-    Sequence<const float> h0; // (B, H); its step is not used
-    Sequence<float> y;        // (T, B, H): every state; must not overlap any input
-    float* hn;                // (B, H) contiguous: the last state
-    float* saved;             // saved_size() floats: what the backward needs; null: not saved
+    GruWeightsOf<Number> weights;
+    Sequence<const Number> x;   // (T, B, I)
+    Sequence<const Number> h0;  // (B, H); its step is not used
+    Sequence<Number> y;         // (T, B, H): every state; must not overlap any input
+    Number* hn;                 // (B, H) contiguous: the last state
+    float* saved;               // saved_size() floats: what the backward needs; null: not saved
 };
 
-struct GruBackward {
+template <typename Number>
+struct GruBackwardOf {
     GruShape shape;
-    GruWeights weights;
-    Sequence<const float> x;   // (T, B, I)
-    Sequence<const float> h0;  // (B, H); its step is not used
-    Sequence<const float> y;   // (T, B, H), as the forward left it
-    const float* saved;        // as the forward left it; only read, so that a second backward is right, too
-    Sequence<const float> dy;  // (T, B, H), or null for zeros
-    Sequence<const float> dhn; // (B, H), or null for zeros; its step is not used
+    GruWeightsOf<Number> weights;
+    Sequence<const Number> x;   // (T, B, I)
+    Sequence<const Number> h0;  // (B, H); its step is not used
+    Sequence<const Number> y;   // (T, B, H), as the forward left it
+    const float* saved;         // as the forward left it; only read, so that a second backward is right, too
+    Sequence<const Number> dy;  // (T, B, H), or null for zeros
+    Sequence<const Number> dhn; // (B, H), or null for zeros; its step is not used
     // Gradients, contiguous, written and not added to; null where one is not wanted.
-    Sequence<float> dx;        // (T, B, I)
-    float* dh0;                // (B, H)
-    float* dweight_ih;         // (3H, I)
-    float* dweight_hh;         // (3H, H)
-    float* dbias_ih;           // (3H,)
-    float* dbias_hh;           // (3H,)
+    Sequence<Number> dx;        // (T, B, I)
+    Number* dh0;                // (B, H)
+    Number* dweight_ih;         // (3H, I)
+    Number* dweight_hh;         // (3H, H)
+    Number* dbias_ih;           // (3H,)
+    Number* dbias_hh;           // (3H,)
 };
+
+using GruWeights = GruWeightsOf<float>;
+using GruForward = GruForwardOf<float>;
+using GruBackward = GruBackwardOf<float>;
 
 // One instruction set's implementation. `workspace` is the caller's: workspace_size floats, aligned to 64 bytes, with
 // any content, for one call at a time. `threads` is the most that a call may use.
-struct Kernels {
-    const char* name;
+template <typename Number>
+struct KernelsOf {
     Index (*saved_size)(const GruShape&);
     Index (*forward_workspace_size)(const GruShape&, bool saves, int threads);
     Index (*backward_workspace_size)(const GruShape&, int threads);
-    void (*forward)(const GruForward&, float* workspace, int threads);
-    void (*backward)(const GruBackward&, float* workspace, int threads);
+    void (*forward)(const GruForwardOf<Number>&, float* workspace, int threads);
+    void (*backward)(const GruBackwardOf<Number>&, float* workspace, int threads);
+};
+
+// The kernels for float32, and those for bfloat16; null where the caller has to widen bfloat16 to float32. In bfloat16
+// the state and all sums are float32 within, and what is saved is what the float32 kernels save.
+struct Kernels : KernelsOf<float> {
+    const char* name;
+    const char* float32_name;  // of the instruction set that serves float32
+    const KernelsOf<Bfloat16>* bfloat16;
 };
 
 // The kernels for an instruction set by name, or null if this build or this processor lacks it.

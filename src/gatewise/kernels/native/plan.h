@@ -13,10 +13,6 @@ namespace {
 // are used (T=784, B=64, I=1: 25 % faster than the whole sequence ahead).
 constexpr Index chunk_bytes = 512 * 1024;
 
-// Packed recurrent weights that fit beside the rest in a second cache of 2 MB. Above it, threads share the units
-// rather than the rows, so that each keeps its part of the weights (15 to 20 % at H=512).
-constexpr Index cached_weight_bytes = 3 * 512 * 1024;
-
 // Multiply-adds below which waking a second thread costs more than it saves.
 constexpr double small_work = 200e3;
 
@@ -61,13 +57,15 @@ class Arena {
     Index used_ = 0;
 };
 
-inline Grid grid_for(const GruShape& s, int threads) {
+template <typename Arithmetic>
+Grid grid_for(const GruShape& s, int threads) {
     const double work = 3.0 * static_cast<double>(s.T) * static_cast<double>(s.B) * static_cast<double>(s.H) *
                         static_cast<double>(s.H + s.I);
     if (threads == 1 || work < small_work) return {1, 1};
     if (s.T == 1) return {1, static_cast<int>(std::min<Index>(threads, panels(s.H)))};
-    const bool cached = 3 * s.H * padded(s.H) * static_cast<Index>(sizeof(float)) <= cached_weight_bytes;
-    int groups = static_cast<int>(cached ? std::min<Index>(threads, s.B / 4) : 1);
+    const Index weight_bytes = static_cast<Index>(sizeof(typename Arithmetic::Weight));
+    const bool cached = 3 * s.H * padded(s.H) * weight_bytes <= Arithmetic::cached_weight_bytes;
+    int groups = static_cast<int>(cached ? std::min<Index>(threads, s.B / Arithmetic::rows_of_a_thread) : 1);
     if (groups < 1) groups = 1;
     const int members = static_cast<int>(std::min<Index>(threads / groups, panels(s.H)));
     return {groups, members};
@@ -89,8 +87,8 @@ inline Share share_of(const GruShape& s, Grid grid, int thread, Barrier* barrier
 }
 
 // Steps that are handled together, for a group of `rows` rows.
-inline Index chunk_steps(const GruShape& s, Index rows, Index row_width) {
-    const Index floats = chunk_bytes / static_cast<Index>(sizeof(float));
+inline Index chunk_steps(const GruShape& s, Index rows, Index row_width, Index bytes = chunk_bytes) {
+    const Index floats = bytes / static_cast<Index>(sizeof(float));
     return std::clamp<Index>(floats / (rows * row_width), 1, s.T);
 }
 

@@ -1,0 +1,185 @@
+// Float32 arithmetic for the sweeps: how products are made, and where the rows and the state lie. See also amx.h.
+#pragma once
+
+#include "activations.h"
+#include "plan.h"
+
+namespace gatewise {
+namespace {
+
+struct Float32 {
+    using Number = float;  // of inputs and outputs
+    using Weight = float;  // of packed weights
+
+    // Fewest rows of the batch that are worth a thread of its own.
+    static constexpr Index rows_of_a_thread = 4;
+
+    // Packed recurrent weights that fit beside the rest in a second cache of 2 MB. Above it, threads share the units
+    // rather than the rows, so that each keeps its part of the weights (15 to 20 % at H=512).
+    static constexpr Index cached_weight_bytes = 3 * 512 * 1024;
+
+    // Bytes of gates' gradients that are summed over at once.
+    static constexpr Index backward_chunk_bytes = chunk_bytes;
+
+    // With one step, weights are packed right before they are used, and their gradients written in place.
+    static constexpr bool packs_in_hand = true;
+
+    // What a thread has to hold while it computes.
+    struct Session {};
+
+    static Vec sigmoid(Vec x) { return gatewise::sigmoid(x); }
+    static Vec tanh(Vec x) { return gatewise::tanh(x); }
+
+    // Packed numbers of a panel of `gates` gates.
+    static Index panel_size(Index depth, Index gates) { return depth * gates * lanes; }
+
+    // A weight matrix (gates * units, depth) as panels, for multiply(); panels [begin, end), the first at `packed`.
+    static void pack(float* packed, const float* weights, Index gates, Index units, Index depth, Index begin,
+                     Index end) {
+        pack_transposed(packed, weights, gates, units, depth, begin, end);
+    }
+
+    // Rows of numbers that are read where they lie.
+    class Inputs {
+      public:
+        static Index size(Index rows, Index) { return rows * pointer_floats; }
+        Inputs(float* memory, Index) : rows_(reinterpret_cast<const float**>(memory)) {}
+        void set(Index i, const float* row) const { rows_[i] = row; }
+        const float* row(Index i) const { return rows_[i]; }
+
+      private:
+        static constexpr Index pointer_floats = sizeof(const float**) / sizeof(float);
+        const float** rows_;
+    };
+
+    // Rows of numbers that are computed, vector by vector.
+    class Matrix {
+      public:
+        static Index size(Index rows, Index columns) { return rows * padded(columns); }
+        Matrix(float* memory, Index columns) : data_(memory), stride_(padded(columns)) {}
+        void clear_padding(Index, Index) const {}
+        void set(Index row, Index column, Index, Vec v) const { store(data_ + row * stride_ + column, v); }
+        const float* row(Index i) const { return data_ + i * stride_; }
+
+      private:
+        float* data_;
+        Index stride_;
+    };
+
+    // The state of a share's rows: in h0 before the first step, then in y.
+    class State {
+      public:
+        static Index size(const GruShape&, Index rows, Index members) { return members * Inputs::size(rows, 0); }
+        State(float* memory, const GruForward& call, const Share& share, Index rows)
+            : call_(call), share_(share), rows_(memory + share.member * Inputs::size(rows, 0), 0) {}
+
+        void start() const {}
+
+        // Gets ready for step t.
+        void find(Index t) {
+            for (Index b = share_.row_begin; b < share_.row_end; ++b)
+                rows_.set(b - share_.row_begin, t == 0 ? call_.h0.at(0, b) : call_.y.at(t - 1, b));
+            y_ = call_.y.at(t, share_.row_begin);
+            y_row_ = call_.y.row;
+        }
+        const Inputs& rows() const { return rows_; }
+        Vec at(Index row, Index unit, Index used) const { return load_first(rows_.row(row) + unit, used); }
+        void set(Index row, Index unit, Index used, Vec h) const {
+            store_first(y_ + row * y_row_ + unit, h, used);
+        }
+
+      private:
+        const GruForward& call_;
+        const Share& share_;
+        Inputs rows_;
+        float* y_ = nullptr;  // of the step under way
+        Index y_row_ = 0;
+    };
+
+    // body(row, panel, products): for `count` rows from `first` on and the panels [begin, end), of which the first is
+    // at `packed`, the products of all gates, a vector of each.
+    template <int G, typename Rows, typename Body>
+    static void multiply(const Rows& rows, Index first, Index count, Index depth, const float* packed, Index begin,
+                         Index end, const Body& body) {
+        const Index size = panel_size(depth, G);
+        for_tiles<G>(count, begin, end, [&](auto mr, auto np, Index row, Index panel) {
+            constexpr int MR = mr.value, NP = np.value;
+            const float* from[MR];
+            for (int m = 0; m < MR; ++m) from[m] = rows.row(first + row + m);
+            Tile<MR, NP, G> tile{};
+            accumulate<MR, NP, G>(tile, from, depth, packed + (panel - begin) * size, size);
+            for (int m = 0; m < MR; ++m)
+                for (int p = 0; p < NP; ++p) body(first + row + m, panel + p, tile[m][p]);
+        });
+    }
+
+    // Gradients of gates, laid out as the gates are.
+    class Gates {
+      public:
+        static Index size(Index rows, GateRow row, Index) { return rows * row.width; }
+        Gates(float* memory, GateRow row, Index) : data_(memory), row_(row) {}
+        void clear_padding(Index, Index) const {}
+        void set(Index row, Index slot, Index unit, Index, Vec v) const {
+            store(this->row(row) + slot * row_.slot + unit, v);
+        }
+        Vec at(Index row, Index slot, Index unit) const { return load(this->row(row) + slot * row_.slot + unit); }
+        float* row(Index i) const { return data_ + i * row_.width; }
+        Index slot_size() const { return row_.slot; }
+        Index width() const { return row_.width; }
+
+      private:
+        float* data_;
+        GateRow row_;
+    };
+
+    // Packed numbers of a panel of three slots, for multiply_back(): one segment for each slot.
+    static Index back_panel_size(Index hidden_size) { return 3 * hidden_size * lanes; }
+
+    // A slot's weights (rows, columns) as one segment of panels.
+    static void pack_back(float* packed, const float* matrix, Index rows, Index columns, Index begin, Index end) {
+        pack_rows(packed, back_panel_size(rows), matrix, rows, columns, begin, end);
+    }
+
+    // body(row, panel, sum): for `count` rows from `first` on and the panels [begin, end), of which the first is at
+    // `packed`, the sum of `Slots` slots from `slot` on times their weights, the segments from `segment` on.
+    template <int Slots, typename Body>
+    static void multiply_back(const Gates& gates, Index first, Index count, Index slot, Index segment, Index depth,
+                              const float* packed, Index begin, Index end, const Body& body) {
+        const Index size = back_panel_size(depth);
+        for_tiles<1>(count, begin, end, [&](auto mr, auto np, Index row, Index panel) {
+            constexpr int MR = mr.value, NP = np.value;
+            Tile<MR, NP, 1> tile{};
+            for (int i = 0; i < Slots; ++i) {
+                const float* from[MR];
+                for (int m = 0; m < MR; ++m) from[m] = gates.row(first + row + m) + (slot + i) * gates.slot_size();
+                const float* weights = packed + (panel - begin) * size + (segment + i) * depth * lanes;
+                accumulate<MR, NP, 1>(tile, from, depth, weights, size);
+            }
+            for (int m = 0; m < MR; ++m)
+                for (int p = 0; p < NP; ++p) body(first + row + m, panel + p, tile[m][p][0]);
+        });
+    }
+
+    // Rows that sums over a chunk's rows are padded to.
+    static Index sum_rows(Index rows) { return rows; }
+
+    // Sums over a chunk's rows, of what the gates had as inputs times their gradients.
+    class RowSums {
+      public:
+        static Index size(const GruShape&, Index, GateRow) { return 0; }
+        RowSums(float*, const Share&, GateRow, Index) {}
+        void take_right(const Gates&, Index) const {}
+        void take_left(const float* const*, Index, Index) const {}
+
+        // sums[i][c] = or += sum over rows of left[row][i] * gates[row][column + c], for i < depth, c < width vectors.
+        template <bool Add>
+        void sum(float* sums, Index stride, const float* const* left, Index depth, Index rows, const Gates& gates,
+                 Index column, Index width) const {
+            outer_products<Add>(sums, stride, left, 0, depth, gates.row(0) + column, gates.width(), rows,
+                                width * lanes);
+        }
+    };
+};
+
+}  // namespace
+}  // namespace gatewise
