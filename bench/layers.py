@@ -1,6 +1,7 @@
 """gw.GRU against torch.nn.GRU, ONNX Runtime and JAX: one layer, inference and training (forward + all gradients).
 
-    python bench/layers.py [--threads 2] [--rounds 9] [--seconds 0.15] [--shape 35,32,28,256] [--no-store]
+    python bench/layers.py [--threads 2] [--rounds 9] [--seconds 0.15] [--shape 35,32,28,256]
+                           [--without jax] [--no-store]
 
 Each contestant runs in a process of its own; they are timed in turn, round after round, and each round gives one ratio.
 Quoted are medians over the rounds, and the spread (interquartile range over median). Every contestant's output and
@@ -177,6 +178,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--seconds", type=float, default=0.15, help="length of one turn")
     parser.add_argument("--shape", action="append", help="T,B,I,H instead of the whole list; may be repeated")
+    parser.add_argument(
+        "--without", action="append", default=[], choices=list(CONTESTANTS), help="leave a contestant out"
+    )
     parser.add_argument("--no-store", action="store_true", help="do not write bench/results")
     options = parser.parse_args()
     shapes = [Shape(*map(int, text.split(","))) for text in options.shape] if options.shape else SHAPES
@@ -184,6 +188,8 @@ def main() -> None:
 
     names, packages = [], ["torch", "numpy"]
     for name in CONTESTANTS:
+        if name in options.without:
+            continue
         needs = NEEDS.get(name, ())
         if absent := [module for module in needs if importlib.util.find_spec(module) is None]:
             console.print(f"{name}: absent ({', '.join(absent)} not installed)")
