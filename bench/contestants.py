@@ -166,6 +166,10 @@ def _samples(call: Callable[[], Any], seconds: float) -> list[float]:
     """Milliseconds of each call within a turn, without those during which the process had to wait for a core."""
     import resource
 
+    time.sleep(
+        0.1
+    )  # the threads of the one before may still spin: what came first after ONNX Runtime took twice as long
+    call()
     calm, waited, end = [], [], time.perf_counter() + seconds
     while len(calm) + len(waited) < 2 or time.perf_counter() < end:
         switches, begin = resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw, time.perf_counter()

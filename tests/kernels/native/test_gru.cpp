@@ -21,7 +21,14 @@ constexpr Tolerance tolerance{1e-4, 1e-4, 0.01};
 template <>
 constexpr Tolerance tolerance<Bfloat16>{5e-3, 2e-2, 0.05};
 
+// ThreadSanitizer finds a race in one run, and waits for minutes where many threads share few cores.
+#ifdef __SANITIZE_THREAD__
+constexpr bool repeats = false;
+const int thread_counts[] = {2, 4};
+#else
+constexpr bool repeats = true;
 const int thread_counts[] = {1, 2, 3, 5};
+#endif
 
 std::string text(const GruShape& s) {
     return "T" + std::to_string(s.T) + "-B" + std::to_string(s.B) + "-I" + std::to_string(s.I) + "-H" +
@@ -146,7 +153,7 @@ void check(const std::string& name, const Problem<Number>& problem, const Kernel
         const std::string where = name + " " + text(problem.shape) + " " + std::to_string(threads) + " threads";
         const Outputs<Number> outputs(problem, kernels, threads);
         check_right(where, outputs);
-        check_same(where, outputs, Outputs<Number>(problem, kernels, threads, 1e30f));
+        if (repeats) check_same(where, outputs, Outputs<Number>(problem, kernels, threads, 1e30f));
         if (threads != 5) continue;
         team_limit = 2;
         check_right(where + " of which 2 come", Outputs<Number>(problem, kernels, threads));

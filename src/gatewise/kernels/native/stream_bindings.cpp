@@ -91,8 +91,7 @@ class WatchedWeight {
     WatchedWeight(nb::dict parameters, nb::str name)
         : parameters_(std::move(parameters)), name_(std::move(name)), weight_(parameters_[name_]),
           memory_(weight_.attr("detach")()), versioned_(!nb::cast<bool>(weight_.attr("is_inference")())),
-          square_(is_square(weight_.attr("shape"))), version_(version()),
-          address_(address()) {}
+          square_(is_square(weight_.attr("shape"))), version_(version()), address_(address()) {}
 
     const char* name() const { return name_.c_str(); }
     const float* data() const { return reinterpret_cast<const float*>(address_); }
@@ -213,6 +212,7 @@ class Stream {
         const std::lock_guard lock(mutex_);
         std::copy_n(reinterpret_cast<const float*>(from), state_.size(), state_.data());
     }
+
     std::string instruction_set() const { return kernels_->name; }
     Index stripes() const { return static_cast<Index>(sums_.size()); }
 
