@@ -133,19 +133,26 @@ Index stripes_of(const StreamShape& s) {
 }
 
 // Chooses between one thread and several for a step. Several are faster only while nothing else wants the cores and the
-// steps follow each other closely; else a step of 8 us on one thread takes 16 ms on two. So a step on several that was
-// slower than the fastest of the last ones on one thread is followed by a pause, twice as long each time.
+// steps follow each other closely: else a step of 8 us on one thread took 16 ms on two, or 6 ms where the other thread
+// had gone to sleep, 10 ms after the last step. So a step after a longer break is made by one thread, and so are a number
+// of steps after several threads have lost too much time in a row, compared with one; twice as many each time.
 class Pace {
   public:
-    int threads(int most) const { return alone_ > 0 ? 1 : most; }
+    int threads(int most, Clock::time_point now) const {
+        return alone_ > 0 || now - last_end_ > longest_break ? 1 : most;
+    }
 
-    void took(int threads, Clock::duration time) {
+    void took(int threads, Clock::time_point begin, Clock::time_point end) {
+        const Clock::duration time = end - begin;
+        last_end_ = end;
         if (threads == 1) {
             fastest_ = std::min(fastest_, time);
-            --alone_;
+            alone_ = std::max(alone_ - 1, 0);
         } else if (time <= fastest_) {
+            lost_ = {};
             pause_ = first_pause;
-        } else {
+        } else if ((lost_ += time - fastest_) > most_lost) {
+            lost_ = {};
             alone_ = pause_;
             pause_ = std::min(2 * pause_, last_pause);
             fastest_ = Clock::duration::max();
@@ -154,8 +161,12 @@ class Pace {
 
   private:
     static constexpr int first_pause = 16, last_pause = 1 << 16;  // steps
+    static constexpr std::chrono::microseconds longest_break{1000};
+    static constexpr std::chrono::microseconds most_lost{500};  // waking a thread up takes 50 to 300
     int alone_ = first_pause, pause_ = first_pause;
-    Clock::duration fastest_ = Clock::duration::max();
+    Clock::duration fastest_ = Clock::duration::max();  // of the last steps by one thread
+    Clock::duration lost_{};
+    Clock::time_point last_end_;
 };
 
 // Multiply-adds from which on other Python threads may run during a step: to take the lock back can cost more.
@@ -228,10 +239,10 @@ class Stream {
         if (std::min(threads, most_threads_) == 1) {
             run(x, 1);
         } else {
-            const int used = pace_.threads(std::min(threads, most_threads_));
             const auto begin = Clock::now();
+            const int used = pace_.threads(std::min(threads, most_threads_), begin);
             run(x, used);
-            pace_.took(used, Clock::now() - begin);
+            pace_.took(used, begin, Clock::now());
         }
         std::swap(state_, next_);
         const Index top = shape_.B * shape_.H;
