@@ -34,9 +34,18 @@ check: setup
 sanitize:
 	$(MAKE) -j 2 -C tests/kernels/native sanitize
 
+# Brings the peers first (extra `bench`).
 bench: setup
-	$(BIN)/python bench/layers.py
+	$(BIN)/pip install --quiet --editable '.[dev,bench]'
+	$(BIN)/python bench/layers.py --precision float32 --threads 2
+	$(BIN)/python bench/layers.py --precision float32 --threads 1
+	$(BIN)/python bench/layers.py --precision bf16 --threads 2 --rounds 5
+	$(BIN)/python bench/streaming.py
+	$(BIN)/python bench/neighbour.py
+	$(BIN)/python bench/memory.py
+	$(BIN)/python bench/growth.py
 	$(BIN)/python bench/jobs.py
+	$(BIN)/python bench/pictures.py
 
 clean:
 	rm -rf $(VENV) build dist runs .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -1,20 +1,22 @@
-"""The layers that are timed: each in a process of its own, so that no contestant's threads disturb another's.
+"""The layers that are timed, and the matrix product that they are measured by.
 
-A contestant takes torch's weights, so that all compute the same function; it is checked against the float64 reference
-before it is timed.
+A contestant takes torch's weights, so that all compute the same function.
 """
 
 import os
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from turns import Sizes, median_ms
+
+JOBS = ("inference", "training")
+
 
 @dataclass(frozen=True)
-class Shape:
+class Shape(Sizes):
     """Steps, rows of the batch, inputs, hidden units."""
 
     T: int
@@ -22,8 +24,17 @@ class Shape:
     I: int  # noqa: E741
     H: int
 
-    def __str__(self) -> str:
-        return f"{self.T}, {self.B}, {self.I}, {self.H}"
+    def flop(self, job: str) -> int:
+        """Operations of the matrix products of a layer; training has three times those of inference."""
+        return 2 * self.T * self.B * 3 * self.H * (self.I + self.H) * (1 if job == "inference" else 3)
+
+
+def representable(array: np.ndarray, precision: str) -> np.ndarray:
+    """The float32 array, in bf16 with each number rounded to the nearest that bfloat16 has (ties to even)."""
+    if precision == "float32":
+        return array
+    bits = array.view(np.uint32)
+    return ((bits + 0x7FFF + ((bits >> 16) & 1)) & 0xFFFF0000).astype(np.uint32).view(np.float32)
 
 
 @dataclass(frozen=True)
@@ -38,16 +49,18 @@ class Problem:
     bias_hh: np.ndarray  # (3H,)
 
     @classmethod
-    def of(cls, shape: Shape) -> "Problem":
+    def of(cls, shape: Shape, precision: str = "float32") -> "Problem":
+        """The problem of a shape, with numbers that the precision can represent."""
         draw = np.random.default_rng(0)
-        bound = shape.H**-0.5
         rows = 3 * shape.H
 
-        def uniform(*size: int) -> np.ndarray:
-            return draw.uniform(-bound, bound, size).astype(np.float32)
+        def normal(*size: int) -> np.ndarray:
+            return representable(draw.standard_normal(size, np.float32), precision)
 
-        x = draw.standard_normal((shape.T, shape.B, shape.I)).astype(np.float32)
-        dy = draw.standard_normal((shape.T, shape.B, shape.H)).astype(np.float32)
+        def uniform(*size: int) -> np.ndarray:
+            return representable((2 * draw.random(size, np.float32) - 1) * np.float32(shape.H**-0.5), precision)
+
+        x, dy = normal(shape.T, shape.B, shape.I), normal(shape.T, shape.B, shape.H)
         return cls(x, dy, uniform(rows, shape.I), uniform(rows, shape.H), uniform(rows), uniform(rows))
 
 
@@ -55,49 +68,58 @@ class Problem:
 Calls = tuple[Callable[[], Any], Callable[[], Any] | None]
 
 
-def _torch_calls(layer, problem: Problem) -> Calls:
+def _torch_dtype(precision: str):
+    import torch
+
+    return {"float32": torch.float32, "bf16": torch.bfloat16}[precision]
+
+
+def _torch_calls(layer, problem: Problem, precision: str) -> Calls:
     import torch
 
     with torch.no_grad():
         for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):
             getattr(layer, f"{name}_l0").copy_(torch.from_numpy(getattr(problem, name)))
-    x, dy = torch.from_numpy(problem.x), torch.from_numpy(problem.dy)
+    layer = layer.to(_torch_dtype(precision))
+    x, dy = (torch.from_numpy(array).to(_torch_dtype(precision)) for array in (problem.x, problem.dy))
     x_trained = x.clone().requires_grad_()
     sources = [x_trained, *layer.parameters()]
 
     def inference():
         with torch.inference_mode():
-            return layer(x)[0].numpy()
+            return layer(x)[0]
 
     def training():
-        return torch.autograd.grad(layer(x_trained)[0], sources, dy)[1].numpy()
+        return torch.autograd.grad(layer(x_trained)[0], sources, dy)[1]
 
     return inference, training
 
 
-def gatewise(problem: Problem) -> Calls:
+def gatewise(problem: Problem, precision: str) -> Calls:
     """gw.GRU."""
     import gatewise as gw
 
-    return _torch_calls(gw.GRU(problem.x.shape[2], problem.dy.shape[2], backend="native"), problem)
+    return _torch_calls(gw.GRU(problem.x.shape[2], problem.dy.shape[2], backend="native"), problem, precision)
 
 
-def gatewise_before(problem: Problem) -> Calls:
+def gatewise_before(problem: Problem, precision: str) -> Calls:
     """gw.GRU with reset="before"."""
     import gatewise as gw
 
-    return _torch_calls(gw.GRU(problem.x.shape[2], problem.dy.shape[2], reset="before", backend="native"), problem)
+    return _torch_calls(
+        gw.GRU(problem.x.shape[2], problem.dy.shape[2], reset="before", backend="native"), problem, precision
+    )
 
 
-def torch(problem: Problem) -> Calls:
+def torch(problem: Problem, precision: str) -> Calls:
     """torch.nn.GRU."""
     import torch
 
-    return _torch_calls(torch.nn.GRU(problem.x.shape[2], problem.dy.shape[2]), problem)
+    return _torch_calls(torch.nn.GRU(problem.x.shape[2], problem.dy.shape[2]), problem, precision)
 
 
-def onnxruntime(problem: Problem) -> Calls:
-    """The GRU operator of ONNX Runtime (inference only)."""
+def onnxruntime(problem: Problem, precision: str) -> Calls:
+    """The GRU operator of ONNX Runtime: inference in float32 only."""
     import onnx
     import onnxruntime as ort
 
@@ -127,13 +149,14 @@ def onnxruntime(problem: Problem) -> Calls:
     return lambda: np.asarray(session.run(None, {"x": problem.x})[0])[:, 0], None
 
 
-def jax(problem: Problem) -> Calls:
+def jax(problem: Problem, precision: str) -> Calls:
     """A jitted scan in JAX."""
     import jax
     import jax.numpy as jnp
 
-    weights = tuple(map(jnp.asarray, (problem.weight_ih, problem.weight_hh, problem.bias_ih, problem.bias_hh)))
-    x, dy = jnp.asarray(problem.x), jnp.asarray(problem.dy)
+    dtype = {"float32": jnp.float32, "bf16": jnp.bfloat16}[precision]
+    names = ("x", "dy", "weight_ih", "weight_hh", "bias_ih", "bias_hh")
+    x, dy, *weights = (jnp.asarray(getattr(problem, name), dtype) for name in names)
 
     def states(x, weight_ih, weight_hh, bias_ih, bias_hh):
         def step(h, projected):
@@ -144,53 +167,63 @@ def jax(problem: Problem) -> Calls:
             h = n + z * (h - n)
             return h, h
 
-        return jax.lax.scan(step, jnp.zeros(dy.shape[1:]), x @ weight_ih.T + bias_ih)[1]
+        return jax.lax.scan(step, jnp.zeros(dy.shape[1:], dtype), x @ weight_ih.T + bias_ih)[1]
 
     infer = jax.jit(states)
     train = jax.jit(jax.grad(lambda *arrays: (states(*arrays) * dy).sum(), argnums=(0, 1, 2, 3, 4)))
 
     def inference():
-        return np.asarray(infer(x, *weights).block_until_ready())
+        return infer(x, *weights).block_until_ready()
 
     def training():
-        return np.asarray(jax.block_until_ready(train(x, *weights))[1])
+        return jax.block_until_ready(train(x, *weights))[1]
 
     return inference, training
 
 
-CONTESTANTS = {f.__name__: f for f in (gatewise, gatewise_before, torch, onnxruntime, jax)}
+def gemm(problem: Problem, precision: str) -> Calls:
+    """torch.mm of two matrices of 1024 x 1024, whatever the problem: the rate at which this machine multiplies."""
+    import torch
+
+    draw = np.random.default_rng(0)
+    a, b = (torch.from_numpy(draw.standard_normal((1024, 1024), np.float32)) for _ in range(2))
+    a, b = a.to(_torch_dtype(precision)), b.to(_torch_dtype(precision))
+    out = torch.empty_like(a)
+    return lambda: torch.mm(a, b, out=out), None
+
+
+GEMM_FLOP = 2 * 1024**3
+Layer = Callable[[Problem, str], Calls]
+CONTESTANTS: dict[str, dict[str, tuple[Layer, str]]] = {
+    "float32": {f.__name__: (f, "float32") for f in (gatewise, gatewise_before, torch, onnxruntime, jax)},
+    "bf16": {
+        **{f"{f.__name__} bf16": (f, "bf16") for f in (gatewise, gatewise_before, torch, jax)},
+        "gatewise float32": (gatewise, "float32"),
+    },
+}
+NOT_OFFERED = {"float32": [], "bf16": ["onnxruntime: not offered (its GRU has no bfloat16 on the CPU)"]}
 NEEDS = {"onnxruntime": ("onnx", "onnxruntime"), "jax": ("jax",)}
 
 
-def _samples(call: Callable[[], Any], seconds: float) -> list[float]:
-    """Milliseconds of each call within a turn, without those during which the process had to wait for a core."""
-    import resource
+class Runner:
+    """One contestant in a process of its own: sets a problem up, computes it, times it."""
 
-    time.sleep(
-        0.1
-    )  # the threads of the one before may still spin: what came first after ONNX Runtime took twice as long
-    call()
-    calm, waited, end = [], [], time.perf_counter() + seconds
-    while len(calm) + len(waited) < 2 or time.perf_counter() < end:
-        switches, begin = resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw, time.perf_counter()
-        call()
-        took_ms = (time.perf_counter() - begin) * 1e3
-        disturbed = resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw > switches
-        (waited if disturbed else calm).append(took_ms)
-    return calm or waited
+    def __init__(self, layer: Layer, precision: str, problems: str):
+        self._layer, self._precision, self._problems = layer, precision, problems
 
+    def prepare(self, shape: Shape) -> None:
+        calls = self._layer(Problem.of(shape, self._problems), self._precision)
+        self._calls: dict[str, Callable[[], Any] | None] = dict(zip(JOBS, calls, strict=True))
 
-def serve(name: str, threads: int, connection) -> None:
-    """Answer the requests of the bench in a process of one's own: ("prepare", shape), ("time", job, seconds)."""
-    os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))
-    if hasattr(os, "sched_setaffinity"):  # XLA's pool has no other knob
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
-    calls: Calls | None = None
-    while (request := connection.recv()) is not None:
-        if request[0] == "prepare":
-            calls = CONTESTANTS[name](Problem.of(request[1]))
-            connection.send([None if call is None else call() for call in calls])
-            continue
-        assert calls is not None
-        call = calls[("inference", "training").index(request[1])]
-        connection.send(None if call is None else _samples(call, request[2]))
+    def results(self) -> dict[str, np.ndarray]:
+        """Job -> y or the gradient of weight_ih, for the jobs that the contestant offers."""
+        found = {job: call() for job, call in self._calls.items() if call}
+        return {
+            job: array.float().numpy() if hasattr(array, "float") else np.asarray(array).astype(np.float32)
+            for job, array in found.items()
+        }
+
+    def time(self, job: str, seconds: float, with_waits: bool = False) -> float:
+        call = self._calls[job]
+        assert call is not None
+        return median_ms(call, seconds, with_waits=with_waits)

@@ -1,12 +1,11 @@
 """A whole training job, the Time Machine recipe, with gatewise's own kernels against torch's.
 
-    python bench/jobs.py [--text time-machine] [--epochs 60] [--rounds 3] [--threads 2] [--no-store]
+    python bench/jobs.py [--text time-machine] [--epochs 60] [--rounds 3] [--threads 2] [--results DIR] [--no-store]
     python bench/jobs.py --quality      # the whole recipe, 500 epochs, for both reset placements
 
 Each job is the command that a user types, in a process of its own, with backend="native" and backend="torch" in turn.
 """
 
-import argparse
 import json
 import statistics
 import subprocess
@@ -14,7 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from machine import RESULTS, conditions
+from record import options, store
 
 RECIPE = Path(__file__).parents[1] / "examples" / "time_machine.toml"
 
@@ -53,23 +52,19 @@ def quality(text: str, threads: int) -> dict:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options(__doc__)
     parser.add_argument("--text", default="time-machine", help="the corpus, or the path of its file")
     parser.add_argument("--epochs", type=int, default=60)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--quality", action="store_true", help="train the whole recipe instead")
-    parser.add_argument("--no-store", action="store_true", help="do not write bench/results")
-    options = parser.parse_args()
+    chosen = parser.parse_args()
 
-    if options.quality:
-        name, results = "time-machine-quality", quality(options.text, options.threads)
+    if chosen.quality:
+        name, results = "time-machine-quality", quality(chosen.text, chosen.threads)
     else:
-        name, results = "time-machine-speed", speed(options.text, options.epochs, options.rounds, options.threads)
-    if not options.no_store:
-        RESULTS.mkdir(exist_ok=True)
-        stored = {"conditions": conditions(options.threads, ["torch", "numpy"]), "results": results}
-        (RESULTS / f"{name}.json").write_text(json.dumps(stored, indent=1) + "\n")
+        name, results = "time-machine-speed", speed(chosen.text, chosen.epochs, chosen.rounds, chosen.threads)
+    if not chosen.no_store:
+        store(chosen.results / name, chosen.threads, ["torch", "numpy"], results, page=None)
 
 
 if __name__ == "__main__":

@@ -1,27 +1,29 @@
 """gw.GRU against torch.nn.GRU, ONNX Runtime and JAX: one layer, inference and training (forward + all gradients).
 
-    python bench/layers.py [--threads 2] [--rounds 9] [--seconds 0.15] [--shape 35,32,28,256]
-                           [--without jax] [--no-store]
+    python bench/layers.py [--precision float32|bf16] [--threads 2] [--rounds 7] [--seconds 0.05]
+                           [--shape 35,32,28,256] [--without jax] [--results DIR] [--no-store]
 
 Each contestant runs in a process of its own; they are timed in turn, round after round, and each round gives one ratio.
 Quoted are medians over the rounds, and the spread (interquartile range over median). Every contestant's output and
-gradient are compared with the reference in float64 first; a contestant that is wrong is not timed.
+gradient are compared with the reference in float64 first; a contestant that is wrong is not timed. In bf16 the inputs
+and weights are numbers that bfloat16 has, so that all contestants, also gatewise in float32, compute the same function.
+
+"% of GEMM" is the rate of gatewise's matrix products over that of torch.mm on 1024 x 1024 matrices of the same
+precision, with as many threads, timed once in every round.
 """
 
-import argparse
 import importlib.util
-import json
-import multiprocessing
 import statistics
 import sys
-from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from contestants import CONTESTANTS, NEEDS, Problem, Shape, serve
-from machine import RESULTS, conditions
+from contestants import CONTESTANTS, GEMM_FLOP, JOBS, NEEDS, NOT_OFFERED, Problem, Runner, Shape, gemm
+from record import options, store, table_of
+from turns import Contestant, Timing, in_turn
 
 SHAPES = [
     Shape(35, 32, 28, 256),
@@ -39,176 +41,159 @@ SHAPES = [
     Shape(500, 4, 40, 96),
     Shape(20, 128, 256, 1024),
 ]
-JOBS = ("inference", "training")
-TOLERANCE = 1e-4  # of the largest element, for every contestant; gatewise's own tests are stricter
+# Of the largest element, for every contestant; gatewise's own tests are stricter. torch keeps its state in bfloat16.
+TOLERANCE = {"float32": 1e-4, "bf16": 5e-2}
+Timings = dict[Shape, dict[str, dict[str, Timing]]]  # shape -> job -> contestant
 
 
-class Contestant:
-    """A process that computes one contestant's problem when it is asked to."""
-
-    def __init__(self, name: str, threads: int):
-        context = multiprocessing.get_context("spawn")
-        self.name = name
-        self._connection, theirs = context.Pipe()
-        self._process = context.Process(target=serve, args=(name, threads, theirs), daemon=True)
-        self._process.start()
-
-    def ask(self, *request):
-        self._connection.send(request)
-        return self._connection.recv()
-
-    def stop(self) -> None:
-        self._connection.send(None)
-        self._process.join()
-
-
-@dataclass
-class Timing:
-    """Milliseconds of one contestant at one job and shape: the median of each round."""
-
-    rounds_ms: list[float] = field(default_factory=list)
-
-    @property
-    def median_ms(self) -> float:
-        return statistics.median(self.rounds_ms)
-
-    @property
-    def spread(self) -> float:
-        """Interquartile range over median."""
-        low, _, high = statistics.quantiles(self.rounds_ms, n=4)
-        return (high - low) / self.median_ms
-
-    def ratio_to(self, other: "Timing") -> float:
-        """How many times as long the other one takes: median over the rounds."""
-        return statistics.median(theirs / ours for ours, theirs in zip(self.rounds_ms, other.rounds_ms, strict=True))
-
-
-def reference(shape: Shape, reset: str) -> tuple[np.ndarray, np.ndarray]:
+def reference(shape: Shape, precision: str, reset: str) -> dict[str, np.ndarray]:
     """y and the gradient of weight_ih, in float64 by the equations."""
     import torch
 
     from gatewise.kernels.reference import gru
 
-    problem = Problem.of(shape)
+    problem = Problem.of(shape, precision)
     names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
     weights = [torch.from_numpy(getattr(problem, name)).double().requires_grad_() for name in names]
     h0 = torch.zeros(shape.B, shape.H, dtype=torch.float64)
     y, _ = gru(torch.from_numpy(problem.x).double(), h0, *weights, reset=reset)
     (gradient,) = torch.autograd.grad(y, [weights[0]], torch.from_numpy(problem.dy).double())
-    return y.detach().numpy(), gradient.numpy()
+    return {"inference": y.detach().numpy(), "training": gradient.numpy()}
 
 
-def error(found: np.ndarray | None, expected: np.ndarray) -> float:
-    """Largest error over the largest element; 0 for what a contestant does not offer."""
-    return 0.0 if found is None else float(np.abs(found - expected).max() / np.abs(expected).max())
+def right(shape: Shape, precision: str, contestants: list[Contestant]) -> tuple[dict[Contestant, list[str]], list[str]]:
+    """The jobs of each contestant that computes the shape right, and a line for each peer that does not.
+
+    Where gatewise is wrong the bench ends.
+    """
+    expected = {reset: reference(shape, precision, reset) for reset in ("after", "before")}
+    jobs: dict[Contestant, list[str]] = {}
+    wrong = []
+    for contestant in contestants:
+        contestant.ask("prepare", shape)
+        exact = expected["before" if "before" in contestant.name else "after"]
+        found = contestant.ask("results")
+        error = max(float(np.abs(found[job] - exact[job]).max() / np.abs(exact[job]).max()) for job in found)
+        if error < TOLERANCE[precision]:
+            jobs[contestant] = list(found)
+            continue
+        wrong.append(f"{contestant.name} is wrong on T, B, I, H = {shape}: relative error {error:.1e}; no figure")
+        if contestant.name.startswith("gatewise"):
+            sys.exit(wrong[-1])
+    return jobs, wrong
 
 
 def time_shape(
-    shape: Shape, contestants: list[Contestant], rounds: int, seconds: float
+    shape: Shape, jobs: dict[Contestant, list[str]], rate: Contestant, rounds: int, seconds: float
 ) -> dict[str, dict[str, Timing]]:
-    """job -> contestant -> timing."""
-    expected = {reset: reference(shape, reset) for reset in ("after", "before")}
-    for contestant in contestants:
-        right = expected["before" if contestant.name.endswith("before") else "after"]
-        found = contestant.ask("prepare", shape)
-        worst = max(error(*pair) for pair in zip(found, right, strict=True))
-        if not worst < TOLERANCE:
-            sys.exit(f"{contestant.name} is wrong on T, B, I, H = {shape}: relative error {worst:.1e}; no figure")
-    timings: dict[str, dict[str, Timing]] = {job: {} for job in JOBS}
+    """Job -> contestant -> timing; "gemm" stands beside them with the time of the matrix product."""
+    turns = {("", "gemm"): partial(rate.ask, "time", "inference", seconds)}
     for job in JOBS:
-        for _ in range(rounds):
-            for contestant in contestants:
-                samples = contestant.ask("time", job, seconds)
-                if samples is not None:
-                    timings[job].setdefault(contestant.name, Timing()).rounds_ms.append(statistics.median(samples))
-    return timings
+        for contestant, offered in jobs.items():
+            if job in offered:
+                turns[job, contestant.name] = partial(contestant.ask, "time", job, seconds)
+    timed = in_turn(turns, rounds)
+    product = timed.pop(("", "gemm"))
+    timings: dict[str, dict[str, Timing]] = {job: {} for job in JOBS}
+    for (job, name), timing in timed.items():
+        timings[job][name] = timing
+    return {job: {**of, "gemm": product} for job, of in timings.items()}
 
 
-def show(job: str, results: dict[Shape, dict[str, dict[str, Timing]]], names: list[str]) -> Table:
-    """The table of one job: median and spread of each contestant, ratios, and where gatewise loses."""
+def ratio_cell(ratio: float) -> str:
+    return f"{ratio:.2f}{'  loses' if ratio < 1 else ''}"
+
+
+def show(job: str, results: Timings, names: list[str]) -> tuple[Table, list[str]]:
+    """The table of one job: median and spread of each contestant, ratios, share of GEMM; and where gatewise loses."""
+    ours, *_ = names
     peers = [name for name in names if not name.startswith("gatewise")]
-    table = Table(title=f"{job}: ms, spread in %, and ratios over gatewise", title_justify="left")
-    table.add_column("T, B, I, H")
-    for name in names:
-        table.add_column(name, justify="right")
-    table.add_column("over torch", justify="right")
-    table.add_column("over the best peer", justify="right")
+    besides = [name for name in names if name == "gatewise float32"]
+    torch = next((name for name in peers if name.startswith("torch")), None)
+    headers = ["over torch", "over the best peer", *(f"over {name}" for name in besides), "% of GEMM"]
+    table = table_of(f"{job}: ms, spread in %, and ratios over gatewise", "T, B, I, H", *names, *headers)
+    losses = []
     for shape, jobs in results.items():
         timings = jobs[job]
-        ours = timings["gatewise"]
+        mine = timings[ours]
         cells = [f"{t.median_ms:.3f} ±{t.spread:.0%}" if (t := timings.get(name)) else "-" for name in names]
-        ratios = {name: ours.ratio_to(timings[name]) for name in peers if name in timings}
-        best = min(ratios.values(), default=float("nan"))
-        mark = "  loses" if best < 1 else ""
-        table.add_row(str(shape), *cells, f"{ratios.get('torch', float('nan')):.2f}", f"{best:.2f}{mark}")
-    return table
+        ratios = {name: mine.ratio_to(timings[name]) for name in [*peers, *besides] if name in timings}
+        best = min((ratio for name, ratio in ratios.items() if name in peers), default=float("nan"))
+        shown = [ratios.get(torch or "", float("nan")), best, *(ratios[name] for name in besides)]
+        share = mine.ratio_to(timings["gemm"]) * shape.flop(job) / GEMM_FLOP
+        table.add_row(str(shape), *cells, *map(ratio_cell, shown), f"{share:.1%}")
+        if lost := [f"{ratio:.2f} over {name}" for name, ratio in ratios.items() if ratio < 1]:
+            losses.append(f"- {shape}, {job}: {', '.join(lost)}")
+    return table, losses
 
 
-def store(
-    results: dict[Shape, dict[str, dict[str, Timing]]], tables: list[Table], threads: int, packages: list[str]
-) -> None:
-    """Write results/layers-float32-<threads>.json and .md."""
+def store_layers(chosen, results: Timings, tables: list[Table], notes: list[str], packages: list[str]) -> None:
+    """Write layers-<precision>-<threads>-threads.json and .md."""
     measured = {
-        str(shape): {
-            job: {
-                name: {"median_ms": t.median_ms, "spread": t.spread, "rounds_ms": t.rounds_ms} for name, t in of.items()
-            }
-            for job, of in jobs.items()
-        }
+        str(shape): {job: {name: timing.stored() for name, timing in of.items()} for job, of in jobs.items()}
         for shape, jobs in results.items()
     }
-    facts = conditions(threads, packages)
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"layers-float32-{threads}-threads"
-    path.with_suffix(".json").write_text(json.dumps({"conditions": facts, "results": measured}, indent=1) + "\n")
-    lines = [f"# One GRU layer, float32, {threads} threads", "", f"`python bench/layers.py --threads {threads}`", ""]
-    lines += [f"- {key}: {value}" for key, value in facts.items()]
-    for table in tables:
-        lines += ["", f"## {table.title}", ""]
-        rows = zip(*(column.cells for column in table.columns), strict=True)
-        lines += ["| " + " | ".join(str(column.header) for column in table.columns) + " |"]
-        lines += ["|" + "---|" * len(table.columns)]
-        lines += ["| " + " | ".join(map(str, row)) + " |" for row in rows]
-    path.with_suffix(".md").write_text("\n".join(lines) + "\n")
+    threads = f"{chosen.threads} thread{'s' if chosen.threads > 1 else ''}"
+    command = (
+        f"python bench/layers.py --precision {chosen.precision} --threads {chosen.threads} --rounds {chosen.rounds}"
+    )
+    path = chosen.results / f"layers-{chosen.precision}-{chosen.threads}-threads"
+    page = (f"One GRU layer, {chosen.precision}, {threads}", command, tables, notes)
+    store(path, chosen.threads, packages, measured, page=page)
+
+
+def start(precision: str, threads: int, without: list[str]) -> tuple[list[Contestant], list[str], list[str]]:
+    """The contestants in their processes, the packages they need, and a line for each that is absent."""
+    started, packages, absent = [], ["torch", "numpy"], list(NOT_OFFERED[precision])
+    for name, (layer, of) in CONTESTANTS[precision].items():
+        needs = NEEDS.get(layer.__name__, ())
+        missing = [module for module in needs if importlib.util.find_spec(module) is None]
+        if layer.__name__ in without:
+            absent.append(f"{name}: left out")
+        elif missing:
+            absent.append(f"{name}: absent ({', '.join(missing)} not installed)")
+        else:
+            started.append(Contestant(name, partial(Runner, layer, of, precision), threads))
+            packages += needs
+    return started, packages, absent
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--seconds", type=float, default=0.15, help="length of one turn")
-    parser.add_argument("--shape", action="append", help="T,B,I,H instead of the whole list; may be repeated")
-    parser.add_argument(
-        "--without", action="append", default=[], choices=list(CONTESTANTS), help="leave a contestant out"
-    )
-    parser.add_argument("--no-store", action="store_true", help="do not write bench/results")
-    options = parser.parse_args()
-    shapes = [Shape(*map(int, text.split(","))) for text in options.shape] if options.shape else SHAPES
-    console = Console(width=150)
+    parser = options(__doc__)
+    parser.add_argument("--precision", choices=list(CONTESTANTS), default="float32")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--seconds", type=float, default=0.05, help="length of one turn")
+    parser.add_argument("--shape", action="append", type=Shape.parse, help="T,B,I,H, not the whole list; repeatable")
+    peers = ("gatewise_before", "torch", "onnxruntime", "jax")
+    parser.add_argument("--without", action="append", default=[], choices=peers, help="leave a contestant out")
+    chosen = parser.parse_args()
+    console = Console(width=170)
 
-    names, packages = [], ["torch", "numpy"]
-    for name in CONTESTANTS:
-        if name in options.without:
-            continue
-        needs = NEEDS.get(name, ())
-        if absent := [module for module in needs if importlib.util.find_spec(module) is None]:
-            console.print(f"{name}: absent ({', '.join(absent)} not installed)")
-            continue
-        names.append(name)
-        packages += needs
-    contestants = [Contestant(name, options.threads) for name in names]
-    results = {}
-    for shape in shapes:
+    contestants, packages, notes = start(chosen.precision, chosen.threads, chosen.without)
+    rate = Contestant("gemm", partial(Runner, gemm, chosen.precision, chosen.precision), chosen.threads)
+    rate.ask("prepare", Shape(1, 1, 1, 1))
+    results: Timings = {}
+    for shape in chosen.shape or SHAPES:
         console.print(f"T, B, I, H = {shape} ...")
-        results[shape] = time_shape(shape, contestants, options.rounds, options.seconds)
-    for contestant in contestants:
+        jobs, wrong = right(shape, chosen.precision, contestants)
+        notes += wrong
+        results[shape] = time_shape(shape, jobs, rate, chosen.rounds, chosen.seconds)
+    for contestant in [*contestants, rate]:
         contestant.stop()
 
-    tables = [show(job, results, names) for job in JOBS]
+    shown = [show(job, results, [contestant.name for contestant in contestants]) for job in JOBS]
+    tables, losses = [table for table, _ in shown], [line for _, lines in shown for line in lines]
+    rates = [GEMM_FLOP / jobs["inference"]["gemm"].median_ms / 1e6 for jobs in results.values()]
+    after = [
+        f"GEMM: {statistics.median(rates):.0f} GFLOP/s (median over the shapes).",
+        *(f"\n{note}" for note in notes),
+    ]
+    after += ["", "## Where gatewise loses", "", *(losses or ["Nowhere in this run."])]
     for table in tables:
         console.print(table)
-    if not options.no_store:
-        store(results, tables, options.threads, packages)
+    console.print("\n".join(after), markup=False)
+    if not chosen.no_store:
+        store_layers(chosen, results, tables, after, packages)
 
 
 if __name__ == "__main__":

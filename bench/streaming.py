@@ -1,21 +1,17 @@
 """One step of a stream, from Python, against torch.nn.GRU called with one step under inference_mode.
 
-    python bench/streaming.py [--threads 2] [--rounds 15] [--seconds 0.1] [--shape 1,64,256,1] [--no-store]
+    python bench/streaming.py [--threads 2] [--rounds 11] [--seconds 0.1] [--shape 1,64,256,1]
+                              [--results DIR] [--no-store]
 
 Each contestant runs in a process of its own; they are timed in turn, round after round, and each round gives one ratio.
 Quoted are medians over the rounds, and the spread (interquartile range over median). Every contestant's states are
 compared with the reference in float64 first; a contestant that is wrong is not timed.
 """
 
-import argparse
-import json
-import multiprocessing
-import os
-import statistics
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import cycle, islice
 from typing import Any
 
@@ -23,23 +19,20 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from layers import Timing
-from machine import RESULTS, conditions
+from record import options, store, table_of
+from turns import Contestant, Sizes, Timing, in_turn, median_ms
 
 STEPS = 32  # that are compared, and that are timed together
 
 
 @dataclass(frozen=True)
-class Shape:
+class Shape(Sizes):
     """Rows of the batch, inputs, hidden units, layers."""
 
     B: int
     I: int  # noqa: E741
     H: int
     L: int
-
-    def __str__(self) -> str:
-        return f"{self.B}, {self.I}, {self.H}, {self.L}"
 
 
 SHAPES = [
@@ -97,50 +90,31 @@ CONTESTANTS: dict[str, Callable[[Any, int], Step]] = {
 }
 
 
-def serve(name: str, threads: int, connection) -> None:
-    """Answer ("prepare", shape) with the states, and ("time", seconds) with the microseconds of a step."""
-    os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))
-    step: Step | None = None
-    inputs = cycle([0])
-    while (request := connection.recv()) is not None:
-        if request[0] == "prepare":
-            layer, x = problem(request[1])
-            x = [x_t.numpy() for x_t in x] if name.endswith("NumPy") else list(x)
-            step, inputs = CONTESTANTS[name](layer, request[1].B), cycle(x)
-            connection.send(np.stack([step(x_t) for x_t in x]))
-            continue
-        assert step is not None
-        samples_us, end = [], time.perf_counter() + request[1]
-        while time.perf_counter() < end:
-            batch = list(islice(inputs, STEPS))
-            begin = time.perf_counter()
-            for x_t in batch:
-                step(x_t)
-            samples_us.append((time.perf_counter() - begin) * 1e6 / STEPS)
-        connection.send(statistics.median(samples_us))
+class Runner:
+    """One contestant in a process of its own: makes the steps of a stream, times them."""
 
+    def __init__(self, name: str):
+        self._name = name
 
-class Contestant:
-    """A process that makes one contestant's steps when it is asked to."""
+    def prepare(self, shape: Shape) -> np.ndarray:
+        """The states (STEPS, B, H) after each step."""
+        layer, x = problem(shape)
+        x = [x_t.numpy() for x_t in x] if self._name.endswith("NumPy") else list(x)
+        self._step, self._inputs = CONTESTANTS[self._name](layer, shape.B), cycle(x)
+        return np.stack([self._step(x_t) for x_t in x])
 
-    def __init__(self, name: str, threads: int):
-        context = multiprocessing.get_context("spawn")
-        self.name = name
-        self._connection, theirs = context.Pipe()
-        self._process = context.Process(target=serve, args=(name, threads, theirs), daemon=True)
-        self._process.start()
+    def time(self, seconds: float) -> float:
+        """Milliseconds of one step."""
 
-    def ask(self, *request):
-        self._connection.send(request)
-        return self._connection.recv()
+        def steps():
+            for x_t in islice(self._inputs, STEPS):
+                self._step(x_t)
 
-    def stop(self) -> None:
-        self._connection.send(None)
-        self._process.join()
+        return median_ms(steps, seconds) / STEPS
 
 
 def time_shape(shape: Shape, contestants: list[Contestant], rounds: int, seconds: float) -> dict[str, Timing]:
-    """contestant -> timing, in microseconds."""
+    """Contestant -> timing."""
     import torch
 
     layer, x = problem(shape)
@@ -150,19 +124,12 @@ def time_shape(shape: Shape, contestants: list[Contestant], rounds: int, seconds
         error = float(np.abs(contestant.ask("prepare", shape) - exact).max())
         if not error < TOLERANCE.get(contestant.name.split()[0], 1e-4):
             sys.exit(f"{contestant.name} is wrong on B, I, H, L = {shape}: error {error:.1e}; no figure")
-    timings = {contestant.name: Timing() for contestant in contestants}
-    for _ in range(rounds):
-        for contestant in contestants:
-            timings[contestant.name].rounds_ms.append(contestant.ask("time", seconds) / 1e3)
-    return timings
+    return in_turn({contestant.name: partial(contestant.ask, "time", seconds) for contestant in contestants}, rounds)
 
 
 def show(results: dict[Shape, dict[str, Timing]]) -> Table:
     """Median and spread of each contestant, and how many times as long torch takes."""
-    table = Table(title="one step: us, spread in %, and torch's time over it", title_justify="left")
-    table.add_column("B, I, H, L")
-    for name in CONTESTANTS:
-        table.add_column(name, justify="right")
+    table = table_of("one step: us, spread in %, and torch's time over it", "B, I, H, L", *CONTESTANTS)
     for shape, timings in results.items():
         cells = []
         for timing in timings.values():
@@ -173,9 +140,8 @@ def show(results: dict[Shape, dict[str, Timing]]) -> Table:
     return table
 
 
-def store(results: dict[Shape, dict[str, Timing]], threads: int) -> None:
-    """Write results/streaming.json."""
-    measured = [
+def stored(results: dict[Shape, dict[str, Timing]]) -> list[dict[str, Any]]:
+    return [
         {
             **asdict(shape),
             "median_us": {name: timing.median_ms * 1e3 for name, timing in timings.items()},
@@ -184,32 +150,29 @@ def store(results: dict[Shape, dict[str, Timing]], threads: int) -> None:
         }
         for shape, timings in results.items()
     ]
-    RESULTS.mkdir(exist_ok=True)
-    stored = {"conditions": conditions(threads, ["torch", "numpy"]), "results": measured}
-    (RESULTS / "streaming.json").write_text(json.dumps(stored, indent=1) + "\n")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=15)
+    parser = options(__doc__)
+    parser.add_argument("--rounds", type=int, default=11)
     parser.add_argument("--seconds", type=float, default=0.1, help="length of one turn")
-    parser.add_argument("--shape", action="append", help="B,I,H,L instead of the whole list; may be repeated")
-    parser.add_argument("--no-store", action="store_true", help="do not write bench/results")
-    options = parser.parse_args()
-    shapes = [Shape(*map(int, text.split(","))) for text in options.shape] if options.shape else SHAPES
+    parser.add_argument("--shape", action="append", type=Shape.parse, help="B,I,H,L, not the whole list; repeatable")
+    chosen = parser.parse_args()
     console = Console(width=150)
 
-    contestants = [Contestant(name, options.threads) for name in CONTESTANTS]
+    contestants = [Contestant(name, partial(Runner, name), chosen.threads) for name in CONTESTANTS]
     results = {}
-    for shape in shapes:
+    for shape in chosen.shape or SHAPES:
         console.print(f"B, I, H, L = {shape} ...")
-        results[shape] = time_shape(shape, contestants, options.rounds, options.seconds)
+        results[shape] = time_shape(shape, contestants, chosen.rounds, chosen.seconds)
     for contestant in contestants:
         contestant.stop()
-    console.print(show(results))
-    if not options.no_store:
-        store(results, options.threads)
+    table = show(results)
+    console.print(table)
+    if not chosen.no_store:
+        command = f"python bench/streaming.py --threads {chosen.threads}"
+        page = ("One step of a stream, from Python", command, [table], [])
+        store(chosen.results / "streaming", chosen.threads, ["torch", "numpy"], stored(results), page=page)
 
 
 if __name__ == "__main__":

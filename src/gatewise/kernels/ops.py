@@ -113,19 +113,24 @@ def _check(
     hidden_size = h0.shape[1]
     if steps == 0:
         raise ShapeError(f"gru: expected at least one step in x (T, B, I), got {tuple(x.shape)}")
-    expected = {"h0": (h0, (batch, hidden_size)), "weight_ih": (weight_ih, (3 * hidden_size, input_size))}
-    expected["weight_hh"] = (weight_hh, (3 * hidden_size, hidden_size))
-    if bias_ih is not None and bias_hh is not None:
-        expected |= {"bias_ih": (bias_ih, (3 * hidden_size,)), "bias_hh": (bias_hh, (3 * hidden_size,))}
-    for name, (tensor, shape) in expected.items():
+    rows, dtype, device = 3 * hidden_size, x.dtype, x.device
+    for name, tensor, shape in (
+        ("h0", h0, (batch, hidden_size)),
+        ("weight_ih", weight_ih, (rows, input_size)),
+        ("weight_hh", weight_hh, (rows, hidden_size)),
+        ("bias_ih", bias_ih, (rows,)),
+        ("bias_hh", bias_hh, (rows,)),
+    ):
+        if tensor is None:
+            continue
         if tensor.shape != shape:
             raise ShapeError(
                 f"gru: expected {name} {shape} for x {tuple(x.shape)} and h0 {tuple(h0.shape)}, "
                 f"got {tuple(tensor.shape)}"
             )
-        if tensor.dtype != x.dtype or tensor.device != x.device:
+        if tensor.dtype != dtype or tensor.device != device:
             raise ShapeError(
-                f"gru: expected {name} to be {x.dtype} on {x.device} like x, got {tensor.dtype} on {tensor.device}"
+                f"gru: expected {name} to be {dtype} on {device} like x, got {tensor.dtype} on {tensor.device}"
             )
 
 

@@ -113,9 +113,7 @@ class GRU(RNNBase):
         self, x: Tensor, h0: Sequence[Tensor], stretches: list[tuple[int, int]] | None = None
     ) -> tuple[Tensor, Tensor]:
         """The states of the top layer, and the last states (L*D, B, H); x is packed if there are stretches."""
-        weights = self.all_weights  # read at each call: parametrizations and functional_call exchange them
-        if not self.bias:
-            weights = [[*pair, None, None] for pair in weights]
+        weights = self._weights()
         gru = partial(ops.gru, reset=self.reset, backend=self.backend)
         if stretches is not None:
             gru = partial(_packed, gru, stretches)
@@ -131,6 +129,15 @@ class GRU(RNNBase):
                 last.append(h)
             x = torch.cat(outputs, -1) if self.bidirectional else outputs[0]
         return x, torch.stack(last)
+
+    def _weights(self) -> list[list[Tensor | None]]:
+        """Of each layer and direction weight_ih, weight_hh, bias_ih, bias_hh.
+
+        Read at each call, for parametrizations and functional_call exchange them.
+        """
+        own = self._parameters  # the way through __getattr__ takes 2 us
+        weights = [[own[name] if name in own else getattr(self, name) for name in names] for names in self._all_weights]
+        return weights if self.bias else [[*pair, None, None] for pair in weights]
 
     def stream(self, batch_size: int = 1, *, weights: Weights = "float32") -> Stream:
         """A stream that runs these layers one step a call, for inputs that arrive one by one; see Stream.

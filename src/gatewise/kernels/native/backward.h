@@ -11,7 +11,8 @@ template <typename Arithmetic>
 struct BackwardSpace {
     using Number = typename Arithmetic::Number;
 
-    // Packed weights: every panel, or for a sequence of one step the panels that each thread has in hand.
+    const bool packs;  // the weights; else they are read where they lie, and their gradients written in place
+    // Packed weights, all panels.
     typename Arithmetic::Weight* weight_ih;  // panels of I columns, for slots r z n
     typename Arithmetic::Weight* weight_hh;  // panels of H columns, for slots hn r z, or r z n
     // Of each group: its part of what is summed over the batch, transposed, so that the long side is the vectors' own.
@@ -28,31 +29,28 @@ struct BackwardSpace {
     Number** dx_rows;
     const Number** state_rows;
     const Number** reset_rows;
-    const float** gradient_rows;
     Barrier* barriers;      // one for everyone, one a group
     Index rows, steps;      // most rows of a group, most steps of a chunk
     Index panel;            // packed numbers of a panel
     Index ih_rows, hh_rows;  // of the sums, padded as the arithmetic needs it
     Index gates_size, sums_size;  // of a group, of a thread
 
-    BackwardSpace(Arena& arena, const GruShape& s, Grid grid) {
+    BackwardSpace(Arena& arena, const GruShape& s, Grid grid) : packs(s.T * s.B > Arithmetic::unpacked_backward_rows) {
         using Weight = typename Arithmetic::Weight;
         const bool before = s.reset == Reset::before;
         const GateRow row = saved_row(s);
         const Index threads = grid.groups * grid.members;
         rows = most_rows(s, grid);
-        steps = chunk_steps(s, rows, row.width, Arithmetic::backward_chunk_bytes);
+        steps = packs ? chunk_steps(s, grid, rows, row.width, Arithmetic::backward_chunk_bytes) : s.T;
         panel = Arithmetic::back_panel_size(s.H);
         ih_rows = Arithmetic::sum_rows(s.I);
         hh_rows = Arithmetic::sum_rows(s.H);
         gates_size = Arithmetic::Gates::size(steps * rows, row, s.H);
-        sums_size = Arithmetic::RowSums::size(s, steps * rows, row);
-        const bool one_step = Arithmetic::packs_in_hand && s.T == 1;
-        const Index in_hand = threads * panels_in_hand;
-        weight_ih = arena.take<Weight>((one_step ? in_hand : panels(s.I)) * panel);
-        weight_hh = arena.take<Weight>((one_step ? in_hand : panels(s.H)) * panel);
-        dweight_ih = arena.take(one_step ? 0 : grid.groups * ih_rows * 3 * row.slot);
-        dweight_hh = arena.take(one_step ? 0 : grid.groups * hh_rows * 3 * row.slot);
+        sums_size = packs ? Arithmetic::RowSums::size(s, steps * rows, row) : 0;
+        weight_ih = arena.take<Weight>(packs ? panels(s.I) * panel : 0);
+        weight_hh = arena.take<Weight>(packs ? panels(s.H) * panel : 0);
+        dweight_ih = arena.take(packs ? grid.groups * ih_rows * 3 * row.slot : 0);
+        dweight_hh = arena.take(packs ? grid.groups * hh_rows * 3 * row.slot : 0);
         dbias = arena.take(grid.groups * row.width);
         dgates = arena.take(grid.groups * gates_size);
         dh = arena.take(grid.groups * rows * row.slot);
@@ -62,7 +60,6 @@ struct BackwardSpace {
         dx_rows = arena.take<Number*>(threads * steps * rows);
         state_rows = arena.take<const Number*>(threads * steps * rows);
         reset_rows = arena.take<const Number*>(before ? threads * steps * rows : 0);
-        gradient_rows = arena.take<const float*>(one_step ? threads * rows : 0);
         barriers = arena.take<Barrier>(1 + grid.groups);
     }
 };
@@ -76,7 +73,7 @@ class BackwardSweep {
   public:
     BackwardSweep(const GruBackwardOf<Number>& call, const BackwardSpace<Arithmetic>& space, const Share& share)
         : call_(call), space_(space), share_(share), s_(call.shape), after_(s_.reset == Reset::after),
-          one_step_(Arithmetic::packs_in_hand && s_.T == 1), row_(saved_row(s_)),
+          row_(saved_row(s_)),
           dweight_ih_(space.dweight_ih + share.group * space.ih_rows * 3 * row_.slot),
           dweight_hh_(space.dweight_hh + share.group * space.hh_rows * 3 * row_.slot),
           dbias_(space.dbias + share.group * row_.width),
@@ -90,7 +87,7 @@ class BackwardSweep {
           reset_rows_(space.reset_rows + share.thread * space.steps * space.rows) {}
 
     void run() {
-        if (!one_step_) pack();
+        if (space_.packs) pack();
         clear_bias_sums();
         dgates_.clear_padding(space_.steps * share_.rows(), share_.panel_end);
         start_from_last_state();
@@ -108,8 +105,8 @@ class BackwardSweep {
                 }
             }
             const Index rows = steps * share_.rows();
-            if (one_step_) {
-                if constexpr (Arithmetic::packs_in_hand) write_weight_gradients_of_one_step();
+            if (!space_.packs) {
+                write_weight_gradients_in_place(rows);
             } else if (end == s_.T) {
                 sum_weight_gradients<false>(rows);
             } else {
@@ -121,48 +118,24 @@ class BackwardSweep {
         }
         write_first_state_gradient();
         share_.wait_for_all();
-        write_weight_gradients();
+        write_summed_gradients();
     }
 
   private:
     // Every panel; the threads share them.
     void pack() {
-        if (call_.dx.data) {
-            const auto [begin, end] = part_of(panels(s_.I), share_.thread, share_.threads);
-            pack_input_weights(space_.weight_ih + begin * space_.panel, begin, end);
-        }
-        const auto [begin, end] = part_of(panels(s_.H), share_.thread, share_.threads);
-        pack_state_weights(space_.weight_hh + begin * space_.panel, begin, end);
+        const auto pack = [&](Weight* packed, const Number* gates, Index columns, Index first_gate) {
+            const auto [begin, end] = part_of(panels(columns), share_.thread, share_.threads);
+            for (Index slot = 0; slot < 3; ++slot)
+                Arithmetic::pack_back(packed + begin * space_.panel + slot * (space_.panel / 3),
+                                      gates + (slot + first_gate) % 3 * s_.H * columns, s_.H, columns, begin, end);
+        };
+        if (call_.dx.data) pack(space_.weight_ih, call_.weights.ih, s_.I, 0);
+        pack(space_.weight_hh, call_.weights.hh, s_.H, first_gate());
     }
 
-    void pack_input_weights(Weight* packed, Index begin, Index end) {
-        const Index segment = space_.panel / 3;
-        for (Index gate = 0; gate < 3; ++gate)
-            Arithmetic::pack_back(packed + gate * segment, call_.weights.ih + gate * s_.H * s_.I, s_.H, s_.I, begin,
-                                  end);
-    }
-
-    void pack_state_weights(Weight* packed, Index begin, Index end) {
-        const Index segment = space_.panel / 3;
-        for (Index slot = 0; slot < 3; ++slot) {
-            const Index gate = after_ ? (slot + 2) % 3 : slot;  // hn r z are the rows of n r z
-            Arithmetic::pack_back(packed + slot * segment, call_.weights.hh + gate * s_.H * s_.H, s_.H, s_.H, begin,
-                                  end);
-        }
-    }
-
-    // body(begin, end, packed) with packed weights for the panels [begin, end): all at once, or, where each is used only
-    // once, a few at a time, packed right before.
-    template <typename Pack, typename Body>
-    void for_packed(Weight* packed, Index begin, Index end, const Pack& pack, const Body& body) {
-        if (!one_step_) return body(begin, end, packed + begin * space_.panel);
-        Weight* hand = packed + share_.thread * panels_in_hand * space_.panel;
-        for (Index p = begin; p < end; p += panels_in_hand) {
-            const Index last = std::min(p + panels_in_hand, end);
-            pack(hand, p, last);
-            body(p, last, hand);
-        }
-    }
+    // The gate whose recurrent weights belong to the first slot of the recurrent gradients: hn r z, or r z n.
+    Index first_gate() const { return after_ ? 2 : 0; }
 
     // floats [first, first + slots * slot) of a row as ranges that hold this share's panels: body(offset, panels).
     template <typename Body>
@@ -231,7 +204,7 @@ class BackwardSweep {
             store(dh_ + row * row_.slot + unit, dh * z);                      // (4)
         });
         share_.wait();  // the gates' gradients are whole
-        if (wanted) multiply_back<3>(first, 0, [&](Index, Index row, Index unit, Vec sum) {
+        if (wanted) multiply_recurrent<3>(first, 0, [&](Index, Index row, Index unit, Vec sum) {
             float* dh = dh_ + row * row_.slot + unit;
             store(dh, load(dh) + sum);  // (1), (2), (3)
         });
@@ -249,7 +222,7 @@ class BackwardSweep {
             store(reset_state_ + i * row_.slot + unit, r * h);
         });
         share_.wait();  // the candidate's gradient is whole
-        multiply_back<1>(first, 2, [&, dgates = dgates_](Index i, Index row, Index unit, Vec sum) {  // sum: of r * h
+        multiply_recurrent<1>(first, 2, [&, dgates = dgates_](Index i, Index row, Index unit, Vec sum) {  // sum: of r * h
             const Vec r = load(saved(t, row) + row_.r + unit);
             const Index used = lanes_used(s_.H, unit / lanes);
             const Vec h = load_first(state_rows_[i] + unit, used);
@@ -258,7 +231,7 @@ class BackwardSweep {
             store(dh, load(dh) + sum * r);  // (3)
         });
         share_.wait();  // the reset gate's gradient is whole
-        if (wanted) multiply_back<2>(first, 0, [&](Index, Index row, Index unit, Vec sum) {
+        if (wanted) multiply_recurrent<2>(first, 0, [&](Index, Index row, Index unit, Vec sum) {
             float* dh = dh_ + row * row_.slot + unit;
             store(dh, load(dh) + sum);  // (1), (2)
         });
@@ -267,14 +240,36 @@ class BackwardSweep {
     // body(row of the chunk, row of the batch, unit, sum): the gradients of `Slots` slots from `slot` on times their
     // recurrent weights.
     template <int Slots, typename Body>
-    void multiply_back(Index first, Index slot, const Body& body) {
-        const auto pack = [&](Weight* packed, Index begin, Index end) { pack_state_weights(packed, begin, end); };
-        const auto multiply = [&](Index begin, Index end, const Weight* packed) {
-            const auto use = [&](Index i, Index panel, Vec sum) { body(i, i - first, panel * lanes, sum); };
-            Arithmetic::template multiply_back<Slots>(dgates_, first, share_.rows(), slot, slot, s_.H, packed, begin,
-                                                      end, use);
-        };
-        for_packed(space_.weight_hh, share_.panel_begin, share_.panel_end, pack, multiply);
+    void multiply_recurrent(Index first, Index slot, const Body& body) {
+        const auto use = [&](Index i, Index panel, Vec sum) { body(i, i - first, panel * lanes, sum); };
+        multiply_back<Slots>(first, share_.rows(), slot, {call_.weights.hh, s_.H, space_.weight_hh, slot, first_gate()},
+                             share_.panel_begin, share_.panel_end, use);
+    }
+
+    // Weights of some slots: as the layer keeps them, and packed.
+    struct Weights {
+        const Number* gates;  // (3H, columns)
+        Index columns;
+        const Weight* packed;
+        Index segment;  // of the panels, where the first slot's weights are
+        Index gate;     // of the first segment
+    };
+
+    // body(row of the chunk, panel, sum): for `count` rows from `first` on, the gradients of `Slots` slots from `slot` on
+    // times their weights, in the panels [begin, end).
+    template <int Slots, typename Body>
+    void multiply_back(Index first, Index count, Index slot, const Weights& w, Index begin, Index end,
+                       const Body& body) {
+        if constexpr (Arithmetic::unpacked_backward_rows > 0)
+            if (!space_.packs) {
+                const Number* matrices[Slots];
+                for (int i = 0; i < Slots; ++i)
+                    matrices[i] = w.gates + (w.segment + i + w.gate) % 3 * s_.H * w.columns;
+                return Arithmetic::template multiply_back_unpacked<Slots>(dgates_, first, count, slot, matrices, s_.H,
+                                                                          w.columns, begin, end, body);
+            }
+        Arithmetic::template multiply_back<Slots>(dgates_, first, count, slot, w.segment, s_.H,
+                                                  w.packed + begin * space_.panel, begin, end, body);
     }
 
     // Adds to the sums, or starts them.
@@ -301,22 +296,21 @@ class BackwardSweep {
         }
     }
 
-    // With one step there is nothing to sum over time: the outer products go straight to torch's layout.
-    void write_weight_gradients_of_one_step() {
-        const float** left = space_.gradient_rows + share_.thread * space_.rows;
-        for (Index row = 0; row < s_.B; ++row) left[row] = dgates_.row(row);
-        const Index unit = share_.panel_begin * lanes, units = std::min(s_.H, share_.panel_end * lanes) - unit;
-        for (Index gate = 0; gate < 3; ++gate) {
-            const Index input_slot = row_.r + gate * row_.slot;
-            if (call_.dweight_ih)
-                outer_products<false>(call_.dweight_ih + (gate * s_.H + unit) * s_.I, s_.I, left, input_slot + unit, units,
-                                      call_.x.data, call_.x.row, s_.B, s_.I);
-            const Index hidden_slot = after_ ? (gate + 1) % 3 * row_.slot : input_slot;
-            const bool reset = !after_ && gate == 2;
-            if (call_.dweight_hh)
-                outer_products<false>(call_.dweight_hh + (gate * s_.H + unit) * s_.H, s_.H, left, hidden_slot + unit,
-                                      units, reset ? reset_state_ : call_.h0.data, reset ? row_.slot : call_.h0.row, s_.B,
-                                      s_.H);
+    // All rows are in one chunk: the sums go straight to torch's layout.
+    void write_weight_gradients_in_place([[maybe_unused]] Index rows) {
+        if constexpr (Arithmetic::unpacked_backward_rows > 0) {
+            const Index unit = share_.panel_begin * lanes, units = std::min(s_.H, share_.panel_end * lanes) - unit;
+            for (Index gate = 0; gate < 3; ++gate) {
+                const Index input_slot = row_.r + gate * row_.slot;
+                if (call_.dweight_ih)
+                    Arithmetic::write_outer_products(call_.dweight_ih + (gate * s_.H + unit) * s_.I, dgates_,
+                                                     input_slot + unit, units, x_rows_, rows, s_.I);
+                const Index hidden_slot = after_ ? (gate + 1) % 3 * row_.slot : input_slot;
+                if (call_.dweight_hh)
+                    Arithmetic::write_outer_products(call_.dweight_hh + (gate * s_.H + unit) * s_.H, dgates_,
+                                                     hidden_slot + unit, units,
+                                                     !after_ && gate == 2 ? reset_rows_ : state_rows_, rows, s_.H);
+            }
         }
     }
 
@@ -331,22 +325,22 @@ class BackwardSweep {
             }
     }
 
-    // dx = slots r z n of the gates' gradients times W_i. A group's members share the chunk's rows, or, with one step,
-    // the panels, so that none is packed twice.
+    // dx = slots r z n of the gates' gradients times W_i. A group's members share the chunk's rows, or, where these are
+    // few, the panels.
     void write_input_gradients(Index rows) {
         if (!call_.dx.data) return;
-        const auto [first, last] = one_step_ ? std::pair{Index{0}, rows} : part_of(rows, share_.member, share_.members);
-        const auto [panel_begin, panel_end] =
-            one_step_ ? part_of(panels(s_.I), share_.member, share_.members) : std::pair{Index{0}, panels(s_.I)};
-        const auto pack = [&](Weight* packed, Index begin, Index end) { pack_input_weights(packed, begin, end); };
-        const auto multiply = [&, first = first, last = last](Index begin, Index end, const Weight* packed) {
-            const auto use = [&](Index i, Index panel, Vec sum) {
-                store_first(dx_rows_[i] + panel * lanes, sum, lanes_used(s_.I, panel));
-            };
-            Arithmetic::template multiply_back<3>(dgates_, first, last - first, row_.r / row_.slot, 0, s_.H, packed,
-                                                  begin, end, use);
+        const auto use = [&](Index i, Index panel, Vec sum) {
+            store_first(dx_rows_[i] + panel * lanes, sum, lanes_used(s_.I, panel));
         };
-        for_packed(space_.weight_ih, panel_begin, panel_end, pack, multiply);
+        const Weights weights{call_.weights.ih, s_.I, space_.weight_ih, 0, 0};
+        const Index slot = row_.r / row_.slot;
+        if (space_.packs) {
+            const auto [first, last] = part_of(rows, share_.member, share_.members);
+            multiply_back<3>(first, last - first, slot, weights, 0, panels(s_.I), use);
+        } else {
+            const auto [begin, end] = part_of(panels(s_.I), share_.member, share_.members);
+            multiply_back<3>(0, rows, slot, weights, begin, end, use);
+        }
     }
 
     void write_first_state_gradient() {
@@ -357,14 +351,14 @@ class BackwardSweep {
     }
 
     // Sums over the groups, transposed into torch's layout; the threads share the units.
-    void write_weight_gradients() {
+    void write_summed_gradients() {
         const auto [begin, end] = part_of(panels(s_.H), share_.thread, share_.threads);
         for (Index p = begin; p < end; ++p)
             for (Index gate = 0; gate < 3; ++gate) {
                 const Index hidden_slot = after_ ? (gate + 1) % 3 : gate;  // r z n are the slots 1 2 0 of hn r z
-                if (call_.dweight_ih && !one_step_)
+                if (call_.dweight_ih && space_.packs)
                     write_transposed(call_.dweight_ih, space_.dweight_ih, space_.ih_rows, gate, gate, s_.I, p);
-                if (call_.dweight_hh && !one_step_)
+                if (call_.dweight_hh && space_.packs)
                     write_transposed(call_.dweight_hh, space_.dweight_hh, space_.hh_rows, gate, hidden_slot, s_.H, p);
                 const Index input_bias = row_.r + gate * row_.slot;
                 const Index hidden_bias = after_ ? hidden_slot * row_.slot : input_bias;
@@ -401,7 +395,7 @@ class BackwardSweep {
     const BackwardSpace<Arithmetic>& space_;
     const Share& share_;
     const GruShape& s_;
-    const bool after_, one_step_;
+    const bool after_;
     const GateRow row_;
     float* dweight_ih_;
     float* dweight_hh_;

@@ -11,7 +11,8 @@ namespace {
 // What the threads of a forward call share, and what each group has of its own.
 template <typename Arithmetic>
 struct ForwardSpace {
-    // Packed weights: every panel, or for a sequence of one step the panels that each thread has in hand.
+    const bool packs;  // the weights; else they are read where they lie
+    // Packed weights, all panels.
     typename Arithmetic::Weight* weight_ih;  // panels of r, z, n
     typename Arithmetic::Weight* weight_hh;  // after: panels of r, z, n; before: of r, z
     typename Arithmetic::Weight* weight_hn;  // before: panels of n
@@ -27,20 +28,20 @@ struct ForwardSpace {
     Index ih_panel, hh_panel, hn_panel;  // packed numbers of a panel
     Index reset_size, state_size, x_size;  // of a group, of a thread
 
-    ForwardSpace(Arena& arena, const GruShape& s, Grid grid, bool saves) {
+    ForwardSpace(Arena& arena, const GruShape& s, Grid grid, bool saves) : packs(s.T * s.B > Arithmetic::unpacked_forward_rows) {
         using Weight = typename Arithmetic::Weight;
         const bool after = s.reset == Reset::after;
         const GateRow row(s.H, saves && after);
         const Index threads = grid.groups * grid.members;
         rows = most_rows(s, grid);
-        steps = chunk_steps(s, rows, row.width);
+        steps = packs ? chunk_steps(s, grid, rows, row.width) : s.T;
         ih_panel = Arithmetic::panel_size(s.I, 3);
         hh_panel = Arithmetic::panel_size(s.H, after ? 3 : 2);
         hn_panel = after ? 0 : Arithmetic::panel_size(s.H, 1);
         reset_size = after ? 0 : Arithmetic::Matrix::size(rows, s.H);
         state_size = Arithmetic::State::size(s, rows, grid.members);
         x_size = Arithmetic::Inputs::size(steps * rows, s.I);
-        const Index packed = s.T == 1 ? threads * panels_in_hand : panels(s.H);
+        const Index packed = packs ? panels(s.H) : 0;
         weight_ih = arena.take<Weight>(packed * ih_panel);
         weight_hh = arena.take<Weight>(packed * hh_panel);
         weight_hn = arena.take<Weight>(packed * hn_panel);
@@ -64,6 +65,9 @@ class ForwardSweep {
     ForwardSweep(const GruForwardOf<Number>& call, const ForwardSpace<Arithmetic>& space, const Share& share)
         : call_(call), space_(space), share_(share), s_(call.shape), after_(s_.reset == Reset::after),
           row_(s_.H, call.saved != nullptr && after_),
+          input_{call.weights.ih, s_.I, 3, space.weight_ih, space.ih_panel},
+          recurrent_{call.weights.hh, s_.H, after_ ? 3 : 2, space.weight_hh, space.hh_panel},
+          candidate_{call.weights.hh + 2 * s_.H * s_.H, s_.H, 1, space.weight_hn, space.hn_panel},
           x_rows_(space.x_rows + share.thread * space.x_size, s_.I),
           gate_rows_(space.gate_rows + share.thread * space.steps * space.rows),
           state_(space.state + share.group * space.state_size, call, share, space.rows),
@@ -72,81 +76,49 @@ class ForwardSweep {
     void run() {
         state_.start();
         if (!after_) reset_state_.clear_padding(share_.rows(), share_.panel_end);
-        if (s_.T == 1) {
-            run_one_step();
-        } else {
-            run_sequence();
+        prepare_weights();
+        share_.wait_for_all();
+        for (Index t = 0; t < s_.T; t += space_.steps) {
+            const Index steps = std::min(space_.steps, s_.T - t);
+            find_rows(t, steps);
+            project_inputs(steps * share_.rows());
+            for (Index step = 0; step < steps; ++step) {
+                float* const* gate_rows = gate_rows_ + step * share_.rows();
+                state_.find(t + step);
+                if (after_) {
+                    step_after(gate_rows);
+                } else {
+                    step_before(gate_rows);
+                    share_.wait();  // r * h is whole
+                    finish_before(gate_rows);
+                }
+                share_.wait();
+            }
         }
         write_last_state();
     }
 
   private:
-    // Panels [begin, end) whose weights are packed, the first of them at the start of what is packed.
-    struct Packed {
-        Index begin, end;
-        const Weight *ih, *hh, *hn;
+    // Weights of some gates: as the layer keeps them, and packed.
+    struct Weights {
+        const Number* matrix;
+        Index depth, gates;
+        Weight* packed;
+        Index panel;  // packed numbers of a panel
     };
 
-    void run_sequence() {
+    // The threads share the panels.
+    void prepare_weights() {
         const auto [begin, end] = part_of(panels(s_.H), share_.thread, share_.threads);
-        pack_input_weights(space_.weight_ih + begin * space_.ih_panel, begin, end);
-        pack_state_weights(space_.weight_hh + begin * space_.hh_panel, begin, end);
-        if (!after_) pack_candidate_weights(space_.weight_hn + begin * space_.hn_panel, begin, end);
-        share_.wait_for_all();
-        const Index first = share_.panel_begin;
-        const Packed all{first, share_.panel_end, space_.weight_ih + first * space_.ih_panel,
-                         space_.weight_hh + first * space_.hh_panel, space_.weight_hn + first * space_.hn_panel};
-        for (Index t = 0; t < s_.T; t += space_.steps) {
-            const Index steps = std::min(space_.steps, s_.T - t);
-            find_rows(t, steps);
-            project_inputs(all, steps * share_.rows());
-            for (Index step = 0; step < steps; ++step) {
-                float* const* gate_rows = gate_rows_ + step * share_.rows();
-                state_.find(t + step);
-                if (after_) {
-                    step_after(all, gate_rows);
-                } else {
-                    step_before(all, gate_rows);
-                    share_.wait();  // r * h is whole
-                    finish_before(all, gate_rows);
-                }
-                share_.wait();
-            }
-        }
+        sum_biases(begin, end);
+        if (!space_.packs) return;
+        for (const Weights& w : {input_, recurrent_, candidate_})
+            if (w.panel > 0)
+                Arithmetic::pack(w.packed + begin * w.panel, w.matrix, w.gates, s_.H, w.depth, begin, end);
     }
 
-    // Each weight is used once: it is packed right before, while it is in the first cache.
-    void run_one_step() {
-        find_rows(0, 1);
-        state_.find(0);
-        share_.wait();  // the first state is whole
-        const Index hand = share_.thread * panels_in_hand;
-        Weight* ih = space_.weight_ih + hand * space_.ih_panel;
-        Weight* hh = space_.weight_hh + hand * space_.hh_panel;
-        Weight* hn = space_.weight_hn + hand * space_.hn_panel;
-        for (Index p = share_.panel_begin; p < share_.panel_end; p += panels_in_hand) {
-            const Packed some{p, std::min(p + panels_in_hand, share_.panel_end), ih, hh, hn};
-            pack_input_weights(ih, some.begin, some.end);
-            project_inputs(some, share_.rows());
-            pack_state_weights(hh, some.begin, some.end);
-            if (after_) {
-                step_after(some, gate_rows_);
-            } else {
-                step_before(some, gate_rows_);
-            }
-        }
-        share_.wait();  // after: the state is whole; before: r * h is
-        if (after_) return;
-        for (Index p = share_.panel_begin; p < share_.panel_end; p += panels_in_hand) {
-            const Packed some{p, std::min(p + panels_in_hand, share_.panel_end), ih, hh, hn};
-            pack_candidate_weights(hn, some.begin, some.end);
-            finish_before(some, gate_rows_);
-        }
-        share_.wait();
-    }
-
-    void pack_input_weights(Weight* packed, Index begin, Index end) {
-        Arithmetic::pack(packed, call_.weights.ih, 3, s_.H, s_.I, begin, end);
+    // What is added to the gates' products.
+    void sum_biases(Index begin, Index end) {
         const GruWeightsOf<Number>& w = call_.weights;
         for (Index p = begin; p < end; ++p) {
             const Index used = lanes_used(s_.H, p), unit = p * lanes;
@@ -159,14 +131,6 @@ class ForwardSweep {
             store(space_.bias + 2 * row_.slot + unit, after_ ? part(w.bias_ih, 2) : part(w.bias_ih, 2) + hn);
             store(space_.bias_hn + unit, hn);
         }
-    }
-
-    void pack_state_weights(Weight* packed, Index begin, Index end) {
-        Arithmetic::pack(packed, call_.weights.hh, after_ ? 3 : 2, s_.H, s_.H, begin, end);
-    }
-
-    void pack_candidate_weights(Weight* packed, Index begin, Index end) {
-        Arithmetic::pack(packed, call_.weights.hh + 2 * s_.H * s_.H, 1, s_.H, s_.H, begin, end);
     }
 
     // Points at the rows of `steps` steps from t on: step by step, the share's rows of the batch in each.
@@ -185,17 +149,17 @@ class ForwardSweep {
     // believes that each store can change it (a third of the time at H=64 in bfloat16).
 
     // Slots r, z, n of the chunk's rows = W_i x + b: the input's part of equations (1), (2), (3).
-    void project_inputs(const Packed& packed, Index rows) {
+    void project_inputs(Index rows) {
         const auto put = [at = row_, bias = space_.bias, gate_rows = gate_rows_](Index row, Index panel,
                                                                                 const Vec* products) {
             float* gates = gate_rows[row] + at.r + panel * lanes;
             for (int g = 0; g < 3; ++g)
                 store(gates + g * at.slot, load(bias + panel * lanes + g * at.slot) + products[g]);
         };
-        Arithmetic::template multiply<3>(x_rows_, 0, rows, s_.I, packed.ih, packed.begin, packed.end, put);
+        multiply<3>(x_rows_, rows, input_, put);
     }
 
-    void step_after(const Packed& packed, float* const* gate_rows) {
+    void step_after(float* const* gate_rows) {
         const auto step = [at = row_, state = state_, bias_hn = space_.bias_hn, saves = call_.saved != nullptr,
                            hidden_size = s_.H, gate_rows](Index row, Index panel, const Vec* products) {
             const Index unit = panel * lanes, used = lanes_used(hidden_size, panel);
@@ -213,11 +177,11 @@ class ForwardSweep {
                 store(gates + at.n(), n);
             }
         };
-        multiply_state<3>(state_.rows(), packed.hh, packed, step);
+        multiply<3>(state_.rows(), share_.rows(), recurrent_, step);
     }
 
     // The gates, and r * h.
-    void step_before(const Packed& packed, float* const* gate_rows) {
+    void step_before(float* const* gate_rows) {
         const auto step = [at = row_, state = state_, reset_state = reset_state_, hidden_size = s_.H, gate_rows](
                               Index row, Index panel, const Vec* products) {
             const Index unit = panel * lanes, used = lanes_used(hidden_size, panel);
@@ -228,11 +192,11 @@ class ForwardSweep {
             store(gates + at.z(), Arithmetic::sigmoid(load(gates + at.z()) + products[1]));    // (2)
             reset_state.set(row, unit, used, r * h);
         };
-        multiply_state<2>(state_.rows(), packed.hh, packed, step);
+        multiply<2>(state_.rows(), share_.rows(), recurrent_, step);
     }
 
     // The candidate and the state, from the whole of r * h.
-    void finish_before(const Packed& packed, float* const* gate_rows) {
+    void finish_before(float* const* gate_rows) {
         const auto step = [at = row_, state = state_, hidden_size = s_.H, gate_rows](Index row, Index panel,
                                                                                     const Vec* products) {
             const Index unit = panel * lanes, used = lanes_used(hidden_size, panel);
@@ -243,13 +207,17 @@ class ForwardSweep {
             state.set(row, unit, used, n + z * (h - n));                         // (4)
             store(gates + at.n(), n);
         };
-        multiply_state<1>(reset_state_, packed.hn, packed, step);
+        multiply<1>(reset_state_, share_.rows(), candidate_, step);
     }
 
-    // body(row, panel, products) for the share's rows, of which `rows` holds the factors.
+    // body(row, panel, products) for `count` rows, times the weights of G gates in the share's panels.
     template <int G, typename Rows, typename Body>
-    void multiply_state(const Rows& rows, const Weight* weights, const Packed& packed, const Body& body) {
-        Arithmetic::template multiply<G>(rows, 0, share_.rows(), s_.H, weights, packed.begin, packed.end, body);
+    void multiply(const Rows& rows, Index count, const Weights& w, const Body& body) const {
+        const Index begin = share_.panel_begin, end = share_.panel_end;
+        if constexpr (Arithmetic::unpacked_forward_rows > 0)
+            if (!space_.packs)
+                return Arithmetic::template multiply_unpacked<G>(rows, count, w.depth, w.matrix, s_.H, begin, end, body);
+        Arithmetic::template multiply<G>(rows, 0, count, w.depth, w.packed + begin * w.panel, begin, end, body);
     }
 
     // The group is past its last barrier: every unit of its rows is there.
@@ -266,6 +234,7 @@ class ForwardSweep {
     const GruShape& s_;
     const bool after_;
     const GateRow row_;
+    const Weights input_, recurrent_, candidate_;
     const typename Arithmetic::Inputs x_rows_;
     float** gate_rows_;
     typename Arithmetic::State state_;

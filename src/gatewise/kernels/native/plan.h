@@ -16,9 +16,9 @@ constexpr Index chunk_bytes = 512 * 1024;
 // Multiply-adds below which waking a second thread costs more than it saves.
 constexpr double small_work = 200e3;
 
-// Panels that are packed at once where each is used only once, in a sequence of one step: few enough for the first
-// caches, enough for the widest tile.
-constexpr Index panels_in_hand = 4;
+// Multiply-adds of a step below which to wait for each other costs more than to share the units saves (B=1, H=64: one
+// thread is 1.4 times as fast as two; at H=96 two are faster).
+constexpr double small_step = 20e3;
 
 // One row (step, batch) of the gates' buffer. Each slot is padded to whole vectors:
 //     after  [hn | r | z | n]     hn = W_hn h + b_hn
@@ -57,18 +57,21 @@ class Arena {
     Index used_ = 0;
 };
 
+// Calls with up to `unpacked_rows` rows (step, batch) read the weights where they lie: to pack them would cost more than
+// it saves.
 template <typename Arithmetic>
-Grid grid_for(const GruShape& s, int threads) {
+Grid grid_for(const GruShape& s, int threads, Index unpacked_rows) {
     const double work = 3.0 * static_cast<double>(s.T) * static_cast<double>(s.B) * static_cast<double>(s.H) *
                         static_cast<double>(s.H + s.I);
     if (threads == 1 || work < small_work) return {1, 1};
-    if (s.T == 1) return {1, static_cast<int>(std::min<Index>(threads, panels(s.H)))};
+    if (s.T == 1 || s.T * s.B <= unpacked_rows) return {1, static_cast<int>(std::min<Index>(threads, panels(s.H)))};
     const Index weight_bytes = static_cast<Index>(sizeof(typename Arithmetic::Weight));
     const bool cached = 3 * s.H * padded(s.H) * weight_bytes <= Arithmetic::cached_weight_bytes;
     int groups = static_cast<int>(cached ? std::min<Index>(threads, s.B / Arithmetic::rows_of_a_thread) : 1);
     if (groups < 1) groups = 1;
+    const double step = 3.0 * static_cast<double>(s.B) * static_cast<double>(s.H) * static_cast<double>(s.H);
     const int members = static_cast<int>(std::min<Index>(threads / groups, panels(s.H)));
-    return {groups, members};
+    return {groups, step < small_step ? 1 : members};
 }
 
 inline Share share_of(const GruShape& s, Grid grid, int thread, Barrier* barriers) {
@@ -86,9 +89,9 @@ inline Share share_of(const GruShape& s, Grid grid, int thread, Barrier* barrier
     return share;
 }
 
-// Steps that are handled together, for a group of `rows` rows.
-inline Index chunk_steps(const GruShape& s, Index rows, Index row_width, Index bytes = chunk_bytes) {
-    const Index floats = bytes / static_cast<Index>(sizeof(float));
+// Steps that are handled together, for a group of `rows` rows: each of its members has `bytes` of their gates.
+inline Index chunk_steps(const GruShape& s, Grid grid, Index rows, Index row_width, Index bytes = chunk_bytes) {
+    const Index floats = grid.members * bytes / static_cast<Index>(sizeof(float));
     return std::clamp<Index>(floats / (rows * row_width), 1, s.T);
 }
 

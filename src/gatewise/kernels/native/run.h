@@ -52,21 +52,26 @@ struct KernelsIn {
     using Forward = ForwardSpace<Arithmetic>;
     using Backward = BackwardSpace<Arithmetic>;
 
-    static Grid grid(const GruShape& s, int threads) { return grid_for<Arithmetic>(s, threads); }
+    static Grid forward_grid(const GruShape& s, int threads) {
+        return grid_for<Arithmetic>(s, threads, Arithmetic::unpacked_forward_rows);
+    }
+    static Grid backward_grid(const GruShape& s, int threads) {
+        return grid_for<Arithmetic>(s, threads, Arithmetic::unpacked_backward_rows);
+    }
     static Index saved_size(const GruShape& s) { return s.T * s.B * saved_row(s).width; }
 
     static Index forward_workspace_size(const GruShape& s, bool saves, int threads) {
-        return std::max(space_size<Forward>(s, grid(s, threads), saves), space_size<Forward>(s, alone, saves));
+        return std::max(space_size<Forward>(s, forward_grid(s, threads), saves), space_size<Forward>(s, alone, saves));
     }
     static void forward(const GruForwardOf<Number>& call, float* workspace, int threads) {
-        run<ForwardSweep<Arithmetic>, Forward>(grid(call.shape, threads), call, workspace, call.saved != nullptr);
+        run<ForwardSweep<Arithmetic>, Forward>(forward_grid(call.shape, threads), call, workspace, call.saved != nullptr);
     }
 
     static Index backward_workspace_size(const GruShape& s, int threads) {
-        return std::max(space_size<Backward>(s, grid(s, threads)), space_size<Backward>(s, alone));
+        return std::max(space_size<Backward>(s, backward_grid(s, threads)), space_size<Backward>(s, alone));
     }
     static void backward(const GruBackwardOf<Number>& call, float* workspace, int threads) {
-        run<BackwardSweep<Arithmetic>, Backward>(grid(call.shape, threads), call, workspace);
+        run<BackwardSweep<Arithmetic>, Backward>(backward_grid(call.shape, threads), call, workspace);
     }
 };
 
