@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -256,6 +257,57 @@ def test_without_a_tape(reset, threads):
         assert_equal({"y": y, "hn": hn}, {"y": exact["y"], "hn": exact["hn"]})
     _, _, saved = torch.ops.gatewise.gru(*(leaf.detach() for leaf in leaves), reset, False, False)
     assert saved.numel() == 0
+
+
+CHANGES = {
+    "in-place": lambda weight: weight.mul_(1.5),
+    "one-element": lambda weight: weight[-1, -1].add_(1),
+    "through-data": lambda weight: weight.data.neg_(),
+    "data-swap": lambda weight: setattr(weight, "data", weight.data.clone().add_(0.1)),
+    "through-NumPy": lambda weight: np.multiply(weight.numpy(), 2, out=weight.numpy()),
+    "two-units": lambda weight: weight[:2].copy_(weight[:2].flip(0).clone()),
+    "two-columns": lambda weight: weight.copy_(weight.flip(1).clone()),
+}
+
+
+@native
+@pytest.mark.parametrize("name", ["weight_ih", "weight_hh"])
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+@both_placements
+def test_a_changed_weight_is_never_stale(change, name, reset):
+    """Packed weights are kept from one call without a tape to the next, but not beyond a change."""
+    given = arguments((9, 4, 20, 33))
+    with torch.no_grad():
+        for _ in range(2):
+            before, _ = ops.gru(**given, reset=reset, backend="native")
+        change(given[name])
+        y, _ = ops.gru(**given, reset=reset, backend="native")
+        fresh = {key: tensor.clone() for key, tensor in given.items()}
+        expected, _ = ops.gru(**fresh, reset=reset, backend="native")
+    assert torch.equal(y, expected)
+    assert not torch.equal(y, before)
+
+
+@native
+def test_kept_weights_in_calls_at_once():
+    """Several Python threads use the same weights, and one of them gives memory back."""
+    from gatewise.kernels import native_gru
+
+    given = arguments((9, 4, 20, 33))
+    with torch.no_grad():
+        expected, _ = ops.gru(**given, backend="native")
+
+    def differing(thread: int) -> int:
+        count = 0
+        with torch.no_grad():
+            for i in range(100):
+                count += not torch.equal(ops.gru(**given, backend="native")[0], expected)
+                if thread == 0 and i % 10 == 0:
+                    native_gru.release_memory()
+        return count
+
+    with ThreadPoolExecutor(4) as executor:
+        assert sum(executor.map(differing, range(4))) == 0
 
 
 @native

@@ -77,11 +77,8 @@ def gru(
     """As `gatewise.kernels.ops.gru`, for tensors that it has checked; keeps the gates only if a gradient is wanted."""
     inputs = (x, h0, weight_ih, weight_hh, bias_ih, bias_hh)
     save = torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in inputs)
-    if _followed(inputs):
-        run = torch.ops.gatewise.gru.default
-    else:
-        run = _Gru.apply if save else _gru
-    y, hn, _ = run(*inputs, reset, reverse, save)
+    kernel: Any = _Gru.apply if save else _gru
+    y, hn, _ = (torch.ops.gatewise.gru.default if _followed(inputs) else kernel)(*inputs, reset, reverse, save)
     return y, hn
 
 
@@ -137,7 +134,7 @@ def _saved_gates(x: Tensor, size: tuple[int, ...]) -> Tensor:
 
 
 def release_memory() -> None:
-    """Give back the memory that the kernels keep for the next call: this thread's workspace, and unused buffers."""
+    """Give back what the kernels keep for the next call: this thread's workspace, unused buffers, packed weights."""
     _native.release_memory()
 
 
@@ -229,8 +226,9 @@ def _save_for_backward(ctx, inputs, output) -> None:
     ctx.set_materialize_grads(False)
 
 
-def _gradients(ctx, dy: Tensor | None, dhn: Tensor | None, _: None):
+def _gradients(ctx: Any, *grads: Any) -> Any:
     """Gradients of the six tensors; with create_graph=True through the reference, which can be derived again."""
+    dy, dhn, _ = grads
     *inputs, y, saved = ctx.saved_tensors
     wanted = list(ctx.needs_input_grad[:6])
     if dy is None and dhn is None:
@@ -246,7 +244,7 @@ def _gradients(ctx, dy: Tensor | None, dhn: Tensor | None, _: None):
         found = iter(torch.autograd.grad(outputs, sources, grads, create_graph=True, allow_unused=True))
         gradients = [next(found) if want else None for want in wanted]
     else:
-        run = torch.ops.gatewise.gru_backward.default if _followed((*inputs, dy, dhn)) else _gru_backward
+        run: Any = torch.ops.gatewise.gru_backward.default if _followed((*inputs, dy, dhn)) else _gru_backward
         gradients = run(*inputs[:4], y, saved, dy, dhn, ctx.reset, ctx.reverse, wanted)
     return *(gradient if want else None for gradient, want in zip(gradients, wanted, strict=True)), None, None, None
 

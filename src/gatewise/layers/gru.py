@@ -6,6 +6,7 @@ over a whole sequence. Here such runs are stacked.
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -130,7 +131,7 @@ class GRU(RNNBase):
             x = torch.cat(outputs, -1) if self.bidirectional else outputs[0]
         return x, torch.stack(last)
 
-    def _weights(self) -> list[list[Tensor | None]]:
+    def _weights(self) -> list[list[Any]]:
         """Of each layer and direction weight_ih, weight_hh, bias_ih, bias_hh.
 
         Read at each call, for parametrizations and functional_call exchange them.

@@ -73,12 +73,14 @@ template <typename Number>
 struct Outputs {
     const Problem<Number>& problem;
     Array<Number> y, hn, inference_y, inference_hn;  // inference: without saved
+    Array<Number> kept_y, kept_hn;                    // with the weights that the call before has packed
     Array<Number> dx, dh0, dweight_ih, dweight_hh, dbias_ih, dbias_hh;
 
     // `scratch` fills each workspace beforehand.
     Outputs(const Problem<Number>& p, const KernelsOf<Number>& kernels, int threads, float scratch = nan)
         : problem(p), y(p.y), hn(Layout::contiguous(1, p.shape.B, p.shape.H)), inference_y(p.y),
-          inference_hn(Layout::contiguous(1, p.shape.B, p.shape.H)), dx(p.dx, p.wants_dx),
+          inference_hn(Layout::contiguous(1, p.shape.B, p.shape.H)), kept_y(p.y),
+          kept_hn(Layout::contiguous(1, p.shape.B, p.shape.H)), dx(p.dx, p.wants_dx),
           dh0(Layout::contiguous(1, p.shape.B, p.shape.H), p.wants_dh0),
           dweight_ih(Layout::contiguous(1, 3 * p.shape.H, p.shape.I), p.wants_dweight_ih),
           dweight_hh(Layout::contiguous(1, 3 * p.shape.H, p.shape.H), p.wants_dweight_hh),
@@ -88,14 +90,19 @@ struct Outputs {
         saved.fill(scratch);
         const GruWeightsOf<Number> weights{p.weight_ih.data(), p.weight_hh.data(), p.bias_ih.data(), p.bias_hh.data()};
         const auto x = p.x.template sequence<const Number>(), h0 = p.h0.template sequence<const Number>();
-        const auto forward = [&](Array<Number>& states, Array<Number>& last, float* save) {
-            Guarded<float> workspace(kernels.forward_workspace_size(p.shape, save != nullptr, threads));
+        const auto forward = [&](Array<Number>& states, Array<Number>& last, float* save, float* kept, int threads) {
+            Guarded<float> workspace(kernels.forward_workspace_size(p.shape, save != nullptr, kept != nullptr, threads));
             workspace.fill(scratch);
-            kernels.forward({p.shape, weights, x, h0, states.template sequence<Number>(), last.data(), save},
+            kernels.forward({p.shape, weights, x, h0, states.template sequence<Number>(), last.data(), save, kept},
                             workspace.data(), threads);
         };
-        forward(inference_y, inference_hn, nullptr);
-        forward(y, hn, saved.data());
+        forward(inference_y, inference_hn, nullptr, nullptr, threads);
+        forward(y, hn, saved.data(), nullptr, threads);
+        Guarded<float> kept(std::max<Index>(kernels.kept_size(p.shape), 1));
+        kept.fill(0.0f);
+        float* const keep = kernels.kept_size(p.shape) > 0 ? kept.data() : nullptr;
+        forward(kept_y, kept_hn, nullptr, keep, 1);
+        forward(kept_y, kept_hn, nullptr, keep, threads);
         saved.forbid_writing();
         y.forbid_writing();
         Guarded<float> workspace(kernels.backward_workspace_size(p.shape, threads));
@@ -117,6 +124,8 @@ struct Outputs {
         body("hn", hn, expected.hn, states, least);
         body("y without saved", inference_y, expected.y, states, least);
         body("hn without saved", inference_hn, expected.hn, states, least);
+        body("y with kept weights", kept_y, expected.y, states, least);
+        body("hn with kept weights", kept_hn, expected.hn, states, least);
         body("dx", dx, expected.dx, gradients, least);
         body("dh0", dh0, expected.dh0, gradients, least);
         body("dweight_ih", dweight_ih, expected.dweight_ih, gradients, least_sum);
@@ -193,6 +202,7 @@ std::vector<GruShape> special_shapes() {
         {5, 3, 1, 1, Reset::after},
         {1, 1, 64, 260, Reset::after},   // one step, several threads
         {1, 9, 23, 140, Reset::after},
+        {8, 4, 20, 140, Reset::after},   // weights packed for the forward only
         {75, 20, 3, 48, Reset::after},   // several chunks of gates, of one thread and of groups
         {150, 7, 2, 31, Reset::after},
         {260, 1, 3, 17, Reset::after},

@@ -28,6 +28,8 @@ thread_local Workspace workspace;
 // Never destroyed: tensors can outlive everything else at the end of the process.
 BufferPool& buffers = *new BufferPool;
 
+KeptWeights& kept_weights = *new KeptWeights;
+
 // A tensor (floats,) of unset numbers, whose memory goes back to the pool when the tensor is gone.
 nb::ndarray<nb::pytorch, float, nb::ndim<1>> buffer(Index floats) {
     auto* lent = new BufferPool::Buffer(buffers.take(floats));
@@ -64,7 +66,7 @@ void gru_forward(Index T, Index B, Index I, Index H, bool before, Address weight
                  Address bias_hh, Address x, Index x_step, Index x_row, Address h0, Index h0_row, Address y,
                  Index y_step, Index y_row, Address hn, Address saved, int threads) {
     const KernelsOf<Number>& serving = kernels_of<Number>();
-    const GruForwardOf<Number> call{
+    GruForwardOf<Number> call{
         shape(T, B, I, H, before),
         {pointer<Number>(weight_ih), pointer<Number>(weight_hh), pointer<Number>(bias_ih), pointer<Number>(bias_hh)},
         sequence<const Number>(x, x_step, x_row),
@@ -73,7 +75,15 @@ void gru_forward(Index T, Index B, Index I, Index H, bool before, Address weight
         pointer<Number>(hn),
         pointer<float>(saved),
     };
-    serving.forward(call, workspace.at_least(serving.forward_workspace_size(call.shape, saved != 0, threads)), threads);
+    // In training the weights change with each step.
+    const Index keeps = saved ? 0 : serving.kept_size(call.shape);
+    float* scratch = workspace.at_least(serving.forward_workspace_size(call.shape, saved != 0, keeps > 0, threads));
+    if (keeps == 0) return serving.forward(call, scratch, threads);
+    const KeptWeights::Buffer kept =
+        kept_weights.take({&serving, call.weights.ih, call.weights.hh, I, H, call.shape.reset}, keeps);
+    call.kept = kept.data;
+    serving.forward(call, scratch, threads);
+    kept_weights.give_back(kept);
 }
 
 template <typename Number>
@@ -122,6 +132,7 @@ NB_MODULE(_native, m) {
     m.def("release_memory", [] {
         workspace.release();
         buffers.release();
+        kept_weights.release();
     });
     m.def("gru_forward", &gru_forward<float>, nb::call_guard<nb::gil_scoped_release>());
     m.def("gru_backward", &gru_backward<float>, nb::call_guard<nb::gil_scoped_release>());

@@ -8,14 +8,61 @@
 namespace gatewise {
 namespace {
 
+// Sums over all bits of some weights, by which they are known again. A rotation before each addition tells the order,
+// too, and a single change always changes the sums.
+struct alignas(64) Fingerprint {
+    typedef std::uint64_t Sums __attribute__((vector_size(sizeof(Vec))));
+    Sums sums{};
+
+    template <typename Number>
+    void add(const Number* numbers, Index count) {
+        const char* at = reinterpret_cast<const char*>(numbers);
+        Index bytes = count * static_cast<Index>(sizeof(Number));
+        Sums sum = sums;
+        for (Sums next{}; bytes > 0; at += sizeof next, bytes -= static_cast<Index>(sizeof next)) {
+            if (bytes < static_cast<Index>(sizeof next)) next = Sums{};
+            std::memcpy(&next, at, std::min<std::size_t>(sizeof next, static_cast<std::size_t>(bytes)));
+            sum = (sum << 5 | sum >> 59) + next;
+        }
+        sums = sum;
+    }
+    bool operator==(const Fingerprint& other) const { return std::memcmp(&sums, &other.sums, sizeof sums) == 0; }
+};
+
+template <typename Arithmetic>
+bool packs_weights(const GruShape& s) {
+    return s.T * s.B > Arithmetic::unpacked_forward_rows;
+}
+
+// The packed weights of a forward call, all panels.
+template <typename Arithmetic>
+struct PackedWeights {
+    using Weight = typename Arithmetic::Weight;
+
+    Index ih_panel = 0, hh_panel = 0, hn_panel = 0;  // packed numbers of a panel
+    Weight* ih = nullptr;           // of r, z, n
+    Weight* hh = nullptr;           // after: of r, z, n; before: of r, z
+    Weight* hn = nullptr;           // before: of n
+    Fingerprint* prints = nullptr;  // if they are kept: of what each panel of the three was packed from
+
+    PackedWeights() = default;
+    PackedWeights(Arena& arena, const GruShape& s, bool keeps) {
+        const bool after = s.reset == Reset::after;
+        ih_panel = Arithmetic::panel_size(s.I, 3);
+        hh_panel = Arithmetic::panel_size(s.H, after ? 3 : 2);
+        hn_panel = after ? 0 : Arithmetic::panel_size(s.H, 1);
+        ih = arena.take<Weight>(panels(s.H) * ih_panel);
+        hh = arena.take<Weight>(panels(s.H) * hh_panel);
+        hn = arena.take<Weight>(panels(s.H) * hn_panel);
+        prints = keeps ? arena.take<Fingerprint>(3 * panels(s.H)) : nullptr;
+    }
+};
+
 // What the threads of a forward call share, and what each group has of its own.
 template <typename Arithmetic>
 struct ForwardSpace {
     const bool packs;  // the weights; else they are read where they lie
-    // Packed weights, all panels.
-    typename Arithmetic::Weight* weight_ih;  // panels of r, z, n
-    typename Arithmetic::Weight* weight_hh;  // after: panels of r, z, n; before: of r, z
-    typename Arithmetic::Weight* weight_hn;  // before: panels of n
+    PackedWeights<Arithmetic> packed;
     float* bias;          // what is added to the input's products, slots r z n
     float* bias_hn;       // after: what is added to hn
     float* gates;         // a chunk of gates of each group, where they are not saved
@@ -25,26 +72,21 @@ struct ForwardSpace {
     float** gate_rows;    // pointers to the rows of its gates, for each thread
     Barrier* barriers;    // one for everyone, one a group
     Index rows, steps;    // most rows of a group, most steps of a chunk
-    Index ih_panel, hh_panel, hn_panel;  // packed numbers of a panel
     Index reset_size, state_size, x_size;  // of a group, of a thread
 
-    ForwardSpace(Arena& arena, const GruShape& s, Grid grid, bool saves) : packs(s.T * s.B > Arithmetic::unpacked_forward_rows) {
-        using Weight = typename Arithmetic::Weight;
+    // kept: where the packed weights are kept; null: in the arena.
+    ForwardSpace(Arena& arena, const GruShape& s, Grid grid, bool saves, bool keeps, float* kept)
+        : packs(packs_weights<Arithmetic>(s)) {
+        Arena kept_arena(kept);
+        if (packs) packed = PackedWeights<Arithmetic>(keeps ? kept_arena : arena, s, keeps);
         const bool after = s.reset == Reset::after;
         const GateRow row(s.H, saves && after);
         const Index threads = grid.groups * grid.members;
         rows = most_rows(s, grid);
         steps = packs ? chunk_steps(s, grid, rows, row.width) : s.T;
-        ih_panel = Arithmetic::panel_size(s.I, 3);
-        hh_panel = Arithmetic::panel_size(s.H, after ? 3 : 2);
-        hn_panel = after ? 0 : Arithmetic::panel_size(s.H, 1);
         reset_size = after ? 0 : Arithmetic::Matrix::size(rows, s.H);
         state_size = Arithmetic::State::size(s, rows, grid.members);
         x_size = Arithmetic::Inputs::size(steps * rows, s.I);
-        const Index packed = packs ? panels(s.H) : 0;
-        weight_ih = arena.take<Weight>(packed * ih_panel);
-        weight_hh = arena.take<Weight>(packed * hh_panel);
-        weight_hn = arena.take<Weight>(packed * hn_panel);
         bias = arena.take(3 * row.slot);
         bias_hn = arena.take(row.slot);
         gates = arena.take(saves ? 0 : grid.groups * steps * rows * row.width);
@@ -65,9 +107,9 @@ class ForwardSweep {
     ForwardSweep(const GruForwardOf<Number>& call, const ForwardSpace<Arithmetic>& space, const Share& share)
         : call_(call), space_(space), share_(share), s_(call.shape), after_(s_.reset == Reset::after),
           row_(s_.H, call.saved != nullptr && after_),
-          input_{call.weights.ih, s_.I, 3, space.weight_ih, space.ih_panel},
-          recurrent_{call.weights.hh, s_.H, after_ ? 3 : 2, space.weight_hh, space.hh_panel},
-          candidate_{call.weights.hh + 2 * s_.H * s_.H, s_.H, 1, space.weight_hn, space.hn_panel},
+          input_{call.weights.ih, s_.I, 3, space.packed.ih, space.packed.ih_panel},
+          recurrent_{call.weights.hh, s_.H, after_ ? 3 : 2, space.packed.hh, space.packed.hh_panel},
+          candidate_{call.weights.hh + 2 * s_.H * s_.H, s_.H, 1, space.packed.hn, space.packed.hn_panel},
           x_rows_(space.x_rows + share.thread * space.x_size, s_.I),
           gate_rows_(space.gate_rows + share.thread * space.steps * space.rows),
           state_(space.state + share.group * space.state_size, call, share, space.rows),
@@ -111,10 +153,24 @@ class ForwardSweep {
     void prepare_weights() {
         const auto [begin, end] = part_of(panels(s_.H), share_.thread, share_.threads);
         sum_biases(begin, end);
-        if (!space_.packs) return;
-        for (const Weights& w : {input_, recurrent_, candidate_})
-            if (w.panel > 0)
-                Arithmetic::pack(w.packed + begin * w.panel, w.matrix, w.gates, s_.H, w.depth, begin, end);
+        Fingerprint* prints = space_.packed.prints;
+        for (const Weights& w : {input_, recurrent_, candidate_}) {
+            if (w.panel == 0) continue;
+            for (Index p = begin; p < end; ++p)
+                if (!prints || is_new(prints[p], w, p))
+                    Arithmetic::pack(w.packed + p * w.panel, w.matrix, w.gates, s_.H, w.depth, p, p + 1);
+            if (prints) prints += panels(s_.H);
+        }
+    }
+
+    // Whether a panel's weights are not those that it was packed from; the fingerprint becomes theirs.
+    bool is_new(Fingerprint& print, const Weights& w, Index p) const {
+        Fingerprint now;
+        for (Index gate = 0; gate < w.gates; ++gate)
+            now.add(w.matrix + (gate * s_.H + p * lanes) * w.depth, lanes_used(s_.H, p) * w.depth);
+        if (now == print) return false;
+        print = now;
+        return true;
     }
 
     // What is added to the gates' products.

@@ -52,6 +52,9 @@ struct GruForwardOf {
     Sequence<Number> y;         // (T, B, H): every state; must not overlap any input
     Number* hn;                 // (B, H) contiguous: the last state
     float* saved;               // saved_size() floats: what the backward needs; null: not saved
+    // kept_size() floats, aligned to 64 bytes, where the packed weights are kept from one call to the next of this shape,
+    // zeroed before the first; or null. Weights that have changed since are noticed, and packed again.
+    float* kept = nullptr;
 };
 
 template <typename Number>
@@ -82,7 +85,8 @@ using GruBackward = GruBackwardOf<float>;
 template <typename Number>
 struct KernelsOf {
     Index (*saved_size)(const GruShape&);
-    Index (*forward_workspace_size)(const GruShape&, bool saves, int threads);
+    Index (*kept_size)(const GruShape&);
+    Index (*forward_workspace_size)(const GruShape&, bool saves, bool keeps, int threads);
     Index (*backward_workspace_size)(const GruShape&, int threads);
     void (*forward)(const GruForwardOf<Number>&, float* workspace, int threads);
     void (*backward)(const GruBackwardOf<Number>&, float* workspace, int threads);

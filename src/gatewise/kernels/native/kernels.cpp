@@ -12,7 +12,7 @@ namespace gatewise {
 using In = KernelsIn<Float32>;
 
 extern const Kernels GATEWISE_JOIN(kernels_, GATEWISE_ISA) = {
-    {In::saved_size, In::forward_workspace_size, In::backward_workspace_size, In::forward, In::backward},
+    {In::saved_size, In::kept_size, In::forward_workspace_size, In::backward_workspace_size, In::forward, In::backward},
     GATEWISE_TEXT(GATEWISE_ISA),
     GATEWISE_TEXT(GATEWISE_ISA),
     nullptr,

@@ -58,13 +58,21 @@ struct KernelsIn {
     static Grid backward_grid(const GruShape& s, int threads) {
         return grid_for<Arithmetic>(s, threads, Arithmetic::unpacked_backward_rows);
     }
+    static Index kept_size(const GruShape& s) {
+        Arena counter(nullptr);
+        if (packs_weights<Arithmetic>(s)) PackedWeights<Arithmetic>(counter, s, true);
+        return counter.used();
+    }
     static Index saved_size(const GruShape& s) { return s.T * s.B * saved_row(s).width; }
 
-    static Index forward_workspace_size(const GruShape& s, bool saves, int threads) {
-        return std::max(space_size<Forward>(s, forward_grid(s, threads), saves), space_size<Forward>(s, alone, saves));
+    static Index forward_workspace_size(const GruShape& s, bool saves, bool keeps, int threads) {
+        float* const nowhere = nullptr;
+        return std::max(space_size<Forward>(s, forward_grid(s, threads), saves, keeps, nowhere),
+                        space_size<Forward>(s, alone, saves, keeps, nowhere));
     }
     static void forward(const GruForwardOf<Number>& call, float* workspace, int threads) {
-        run<ForwardSweep<Arithmetic>, Forward>(forward_grid(call.shape, threads), call, workspace, call.saved != nullptr);
+        run<ForwardSweep<Arithmetic>, Forward>(forward_grid(call.shape, threads), call, workspace, call.saved != nullptr,
+                                               call.kept != nullptr, call.kept);
     }
 
     static Index backward_workspace_size(const GruShape& s, int threads) {
