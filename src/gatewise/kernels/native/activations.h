@@ -14,7 +14,7 @@ struct Exponential {
     Vec power, rest;
 };
 
-inline Exponential exponential(Vec x) {  // -87 <= x <= 87
+GATEWISE_INLINE inline Exponential exponential(Vec x) {  // -87 <= x <= 87
     const Vec shift = broadcast(12582912.0f);  // 1.5 * 2^23: adding it rounds to a whole number, kept in the low bits
     const Vec shifted = x * 1.44269504f + shift;
     const Vec k = shifted - shift;
@@ -34,13 +34,13 @@ inline Exponential exponential(Vec x) {  // -87 <= x <= 87
 }
 
 // 1 / (1 + e^-x)
-inline Vec sigmoid(Vec x) {
+GATEWISE_INLINE inline Vec sigmoid(Vec x) {
     const Exponential e = exponential(clamp(-x, -87.0f, 87.0f));
     return 1.0f / (1.0f + e.power + e.power * e.rest);
 }
 
 // (1 - e^-2|x|) / (1 + e^-2|x|), with the sign of x
-inline Vec tanh(Vec x) {
+GATEWISE_INLINE inline Vec tanh(Vec x) {
     const Vec a = clamp(-2.0f * (x < 0.0f ? -x : x), -40.0f, 0.0f);
     const Exponential e = exponential(a);
     const Vec m = e.power * e.rest + (e.power - 1.0f);

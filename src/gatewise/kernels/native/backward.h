@@ -191,7 +191,7 @@ class BackwardSweep {
 
     // The lambdas have copies of dgates_, for the reason that forward.h gives.
     void step_after(Index t, Index first, bool wanted) {
-        for_units(first, [&, dgates = dgates_](Index i, Index row, Index unit, Index used) {
+        for_units(first, [&, dgates = dgates_](Index i, Index row, Index unit, Index used) GATEWISE_INLINE {
             const float* gates = saved(t, row) + unit;
             const Vec hn = load(gates), r = load(gates + row_.r), z = load(gates + row_.z()), n = load(gates + row_.n());
             const Vec h = load_first(state_rows_[i] + unit, used);
@@ -204,14 +204,14 @@ class BackwardSweep {
             store(dh_ + row * row_.slot + unit, dh * z);                      // (4)
         });
         share_.wait();  // the gates' gradients are whole
-        if (wanted) multiply_recurrent<3>(first, 0, [&](Index, Index row, Index unit, Vec sum) {
+        if (wanted) multiply_recurrent<3>(first, 0, [&](Index, Index row, Index unit, Vec sum) GATEWISE_INLINE {
             float* dh = dh_ + row * row_.slot + unit;
             store(dh, load(dh) + sum);  // (1), (2), (3)
         });
     }
 
     void step_before(Index t, Index first, bool wanted) {
-        for_units(first, [&, dgates = dgates_](Index i, Index row, Index unit, Index used) {
+        for_units(first, [&, dgates = dgates_](Index i, Index row, Index unit, Index used) GATEWISE_INLINE {
             const float* gates = saved(t, row) + unit;
             const Vec r = load(gates + row_.r), z = load(gates + row_.z()), n = load(gates + row_.n());
             const Vec h = load_first(state_rows_[i] + unit, used);
@@ -222,7 +222,8 @@ class BackwardSweep {
             store(reset_state_ + i * row_.slot + unit, r * h);
         });
         share_.wait();  // the candidate's gradient is whole
-        multiply_recurrent<1>(first, 2, [&, dgates = dgates_](Index i, Index row, Index unit, Vec sum) {  // sum: of r * h
+        // sum: of r * h.
+        multiply_recurrent<1>(first, 2, [&, dgates = dgates_](Index i, Index row, Index unit, Vec sum) GATEWISE_INLINE {
             const Vec r = load(saved(t, row) + row_.r + unit);
             const Index used = lanes_used(s_.H, unit / lanes);
             const Vec h = load_first(state_rows_[i] + unit, used);
@@ -231,7 +232,7 @@ class BackwardSweep {
             store(dh, load(dh) + sum * r);  // (3)
         });
         share_.wait();  // the reset gate's gradient is whole
-        if (wanted) multiply_recurrent<2>(first, 0, [&](Index, Index row, Index unit, Vec sum) {
+        if (wanted) multiply_recurrent<2>(first, 0, [&](Index, Index row, Index unit, Vec sum) GATEWISE_INLINE {
             float* dh = dh_ + row * row_.slot + unit;
             store(dh, load(dh) + sum);  // (1), (2)
         });
@@ -241,7 +242,7 @@ class BackwardSweep {
     // recurrent weights.
     template <int Slots, typename Body>
     void multiply_recurrent(Index first, Index slot, const Body& body) {
-        const auto use = [&](Index i, Index panel, Vec sum) { body(i, i - first, panel * lanes, sum); };
+        const auto use = [&](Index i, Index panel, Vec sum) GATEWISE_INLINE { body(i, i - first, panel * lanes, sum); };
         multiply_back<Slots>(first, share_.rows(), slot, {call_.weights.hh, s_.H, space_.weight_hh, slot, first_gate()},
                              share_.panel_begin, share_.panel_end, use);
     }
@@ -329,7 +330,7 @@ class BackwardSweep {
     // few, the panels.
     void write_input_gradients(Index rows) {
         if (!call_.dx.data) return;
-        const auto use = [&](Index i, Index panel, Vec sum) {
+        const auto use = [&](Index i, Index panel, Vec sum) GATEWISE_INLINE {
             store_first(dx_rows_[i] + panel * lanes, sum, lanes_used(s_.I, panel));
         };
         const Weights weights{call_.weights.ih, s_.I, space_.weight_ih, 0, 0};

@@ -104,7 +104,7 @@ struct Float32 {
     static void multiply(const Rows& rows, Index first, Index count, Index depth, const float* packed, Index begin,
                          Index end, const Body& body) {
         const Index size = panel_size(depth, G);
-        for_tiles<G>(count, begin, end, [=](auto mr, auto np, Index row, Index panel) {
+        for_tiles<G>(count, begin, end, [=](auto mr, auto np, Index row, Index panel) GATEWISE_INLINE {
             constexpr int MR = mr.value, NP = np.value;
             const float* from[MR];
             for (int m = 0; m < MR; ++m) from[m] = rows.row(first + row + m);
@@ -166,7 +166,7 @@ struct Float32 {
     static void multiply_back(const Gates& gates, Index first, Index count, Index slot, Index segment, Index depth,
                               const float* packed, Index begin, Index end, const Body& body) {
         const Index size = back_panel_size(depth);
-        for_tiles<1>(count, begin, end, [=](auto mr, auto np, Index row, Index panel) {
+        for_tiles<1>(count, begin, end, [=](auto mr, auto np, Index row, Index panel) GATEWISE_INLINE {
             constexpr int MR = mr.value, NP = np.value;
             Tile<MR, NP, 1> tile{};
             for (int i = 0; i < Slots; ++i) {

@@ -207,7 +207,7 @@ class ForwardSweep {
     // Slots r, z, n of the chunk's rows = W_i x + b: the input's part of equations (1), (2), (3).
     void project_inputs(Index rows) {
         const auto put = [at = row_, bias = space_.bias, gate_rows = gate_rows_](Index row, Index panel,
-                                                                                const Vec* products) {
+                                                                                const Vec* products) GATEWISE_INLINE {
             float* gates = gate_rows[row] + at.r + panel * lanes;
             for (int g = 0; g < 3; ++g)
                 store(gates + g * at.slot, load(bias + panel * lanes + g * at.slot) + products[g]);
@@ -217,7 +217,7 @@ class ForwardSweep {
 
     void step_after(float* const* gate_rows) {
         const auto step = [at = row_, state = state_, bias_hn = space_.bias_hn, saves = call_.saved != nullptr,
-                           hidden_size = s_.H, gate_rows](Index row, Index panel, const Vec* products) {
+                           hidden_size = s_.H, gate_rows](Index row, Index panel, const Vec* products) GATEWISE_INLINE {
             const Index unit = panel * lanes, used = lanes_used(hidden_size, panel);
             float* gates = gate_rows[row] + unit;
             const Vec h = state.at(row, unit, used);
@@ -239,7 +239,7 @@ class ForwardSweep {
     // The gates, and r * h.
     void step_before(float* const* gate_rows) {
         const auto step = [at = row_, state = state_, reset_state = reset_state_, hidden_size = s_.H, gate_rows](
-                              Index row, Index panel, const Vec* products) {
+                              Index row, Index panel, const Vec* products) GATEWISE_INLINE {
             const Index unit = panel * lanes, used = lanes_used(hidden_size, panel);
             float* gates = gate_rows[row] + unit;
             const Vec h = state.at(row, unit, used);
@@ -254,7 +254,7 @@ class ForwardSweep {
     // The candidate and the state, from the whole of r * h.
     void finish_before(float* const* gate_rows) {
         const auto step = [at = row_, state = state_, hidden_size = s_.H, gate_rows](Index row, Index panel,
-                                                                                    const Vec* products) {
+                                                                                    const Vec* products) GATEWISE_INLINE {
             const Index unit = panel * lanes, used = lanes_used(hidden_size, panel);
             float* gates = gate_rows[row] + unit;
             const Vec h = state.at(row, unit, used);

@@ -78,8 +78,8 @@ void for_tiles(Index rows, Index begin, Index end, const Body& body) {
 // tile[m][p][g] += sum over k of rows[m][k] * panel[k][p][g]; panel p begins p * panel_stride after the first, and its
 // depth k at k * G * lanes.
 template <int MR, int NP, int G>
-inline void accumulate(Tile<MR, NP, G>& tile, const float* const* rows, Index depth, const float* panel,
-                       Index panel_stride) {
+GATEWISE_INLINE inline void accumulate(Tile<MR, NP, G>& tile, const float* const* rows, Index depth,
+                                       const float* panel, Index panel_stride) {
     const float* a[MR];
     for (int m = 0; m < MR; ++m) a[m] = rows[m];
     for (Index k = 0; k < depth; ++k, panel += G * lanes) {
@@ -117,7 +117,8 @@ inline void accumulate(Tile<MR, NP, G>& tile, const float* const* rows, Index de
 // tile[m][p][0] += sum over k of left(k, m) * right(k)[p * lanes ...]: a sum of outer products. The last panel may be
 // partial: then only `used` of its lanes are read.
 template <bool Partial, int MR, int NP, typename Left, typename Right>
-inline void accumulate_outer(Tile<MR, NP, 1>& tile, const Left& left, const Right& right, Index count, Index used) {
+GATEWISE_INLINE inline void accumulate_outer(Tile<MR, NP, 1>& tile, const Left& left, const Right& right, Index count,
+                                             Index used) {
     for (Index k = 0; k < count; ++k) {
         const float* from = right(k);
         Vec w[NP];
@@ -134,7 +135,7 @@ inline void accumulate_outer(Tile<MR, NP, 1>& tile, const Left& left, const Righ
 }
 
 template <int... Lane>
-inline void interleave(Vec& a, Vec& b, std::integer_sequence<int, Lane...>) {
+GATEWISE_INLINE inline void interleave(Vec& a, Vec& b, std::integer_sequence<int, Lane...>) {
     const Vec low = __builtin_shufflevector(a, b, (Lane / 2 + Lane % 2 * lanes)...);
     b = __builtin_shufflevector(a, b, (Lane / 2 + Lane % 2 * lanes + lanes / 2)...);
     a = low;
@@ -142,7 +143,7 @@ inline void interleave(Vec& a, Vec& b, std::integer_sequence<int, Lane...>) {
 
 // Transposes a square of vectors. Interleaving row i with row i + lanes / 2 moves each element's place, as the bits of
 // (row, lane), around by one; after as many rounds as a lane has bits, row and lane have changed places.
-inline void transpose(Vec (&rows)[lanes]) {
+GATEWISE_INLINE inline void transpose(Vec (&rows)[lanes]) {
 #pragma GCC unroll 4
     for (int round = 1; round < lanes; round *= 2) {
         Vec next[lanes];
