@@ -157,8 +157,9 @@ struct AmxBfloat16 {
 
     class Matrix {
       public:
-        static Index size(Index rows, Index columns) {  // in floats
-            return tiles(rows, tile_height) * tile_height * stride_of(columns) / 2;
+        // In floats. Whole tiles of rows are read, from any row on: up to a tile past the last one, whatever lies there.
+        static Index size(Index rows, Index columns) {
+            return tiles(rows + tile_height, tile_height) * tile_height * stride_of(columns) / 2;
         }
         Matrix(float* memory, Index columns)
             : data_(reinterpret_cast<Bfloat16*>(memory)), columns_(columns), stride_(stride_of(columns)) {}
