@@ -1,6 +1,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+BENCH_TEXT ?= time-machine
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
@@ -44,7 +45,7 @@ bench: setup
 	$(BIN)/python bench/neighbour.py
 	$(BIN)/python bench/memory.py
 	$(BIN)/python bench/growth.py
-	$(BIN)/python bench/jobs.py
+	$(BIN)/python bench/jobs.py --text $(BENCH_TEXT)
 	$(BIN)/python bench/pictures.py
 
 clean:
