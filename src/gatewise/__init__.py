@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from gatewise.kernels.ops import release_memory
     from gatewise.layers.accelerate import accelerate
     from gatewise.layers.gru import GRU, GRUCell
     from gatewise.training.language_model import LanguageModel, load
@@ -16,9 +17,10 @@ _HOMES = {
     "LanguageModel": "gatewise.training.language_model",
     "accelerate": "gatewise.layers.accelerate",
     "load": "gatewise.training.language_model",
+    "release_memory": "gatewise.kernels.ops",
 }
 
-__all__ = ["GRU", "GRUCell", "LanguageModel", "accelerate", "load"]
+__all__ = ["GRU", "GRUCell", "LanguageModel", "accelerate", "load", "release_memory"]
 
 
 def __getattr__(name: str) -> object:

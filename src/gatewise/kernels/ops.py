@@ -43,6 +43,16 @@ def native_status() -> NativeStatus:
     return NativeStatus(True, native_gru.instruction_set(), native_gru.OPENMP, None)
 
 
+def release_memory() -> None:
+    """Give back what the native kernel keeps for the next call: workspaces, buffers of gates, packed weights.
+
+    What it keeps is bounded: a workspace for each calling thread, as large as its largest call needed, and at most
+    512 MB of buffers and 128 MB of packed weights. Of the workspaces, that of the calling thread is given back.
+    """
+    if native_gru is not None:
+        native_gru.release_memory()
+
+
 def gru(
     x: Tensor,
     h0: Tensor,
