@@ -40,7 +40,7 @@ bench: setup
 	$(BIN)/pip install --quiet --editable '.[dev,bench]'
 	$(BIN)/python bench/layers.py --precision float32 --threads 2
 	$(BIN)/python bench/layers.py --precision float32 --threads 1
-	$(BIN)/python bench/layers.py --precision bf16 --threads 2 --rounds 5
+	$(BIN)/python bench/layers.py --precision bf16 --threads 2 --rounds 3
 	$(BIN)/python bench/streaming.py
 	$(BIN)/python bench/neighbour.py
 	$(BIN)/python bench/memory.py

@@ -1,6 +1,6 @@
 """gw.GRU against torch.nn.GRU, ONNX Runtime and JAX: one layer, inference and training (forward + all gradients).
 
-    python bench/layers.py [--precision float32|bf16] [--threads 2] [--rounds 7] [--seconds 0.05]
+    python bench/layers.py [--precision float32|bf16] [--threads 2] [--rounds 5] [--seconds 0.05]
                            [--shape 35,32,28,256] [--without jax] [--results DIR] [--no-store]
 
 Each contestant runs in a process of its own; they are timed in turn, round after round, and each round gives one ratio.
@@ -161,7 +161,7 @@ def start(precision: str, threads: int, without: list[str]) -> tuple[list[Contes
 def main() -> None:
     parser = options(__doc__)
     parser.add_argument("--precision", choices=list(CONTESTANTS), default="float32")
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=0.05, help="length of one turn")
     parser.add_argument("--shape", action="append", type=Shape.parse, help="T,B,I,H, not the whole list; repeatable")
     peers = ("gatewise_before", "torch", "onnxruntime", "jax")

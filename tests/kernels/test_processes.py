@@ -42,7 +42,13 @@ def test_in_workers_of_a_data_loader(method):
         pytest.skip(f"this system has no {method}")
     layer = gw.GRU(40, 96, backend="native").requires_grad_(False)
     inputs = list(torch.randn(6, 50, 8, 40))
-    loader = DataLoader(inputs, batch_size=None, collate_fn=layer, num_workers=2, multiprocessing_context=method)
+    loader = DataLoader(
+        inputs,  # pyright: ignore[reportArgumentType]
+        batch_size=None,
+        collate_fn=layer,
+        num_workers=2,
+        multiprocessing_context=method,
+    )
     for x, (y, _) in zip(inputs, loader, strict=True):
         torch.testing.assert_close(y, layer(x)[0])
 
