@@ -17,8 +17,9 @@ import hashlib
 import json
 import os
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from gatewise.errors import RunError
 
@@ -109,10 +110,20 @@ def _check_format(path: Path, written: object) -> None:
 
 def atomic_write(path: Path, data: bytes) -> None:
     """Make `data` the contents of `path`, or leave it as it is and raise RunError (the disk is full, say)."""
+    with replacing(path) as file:
+        file.write(data)
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file to write to, which takes the place of `path` at the end: whole, or, after an error, not at all.
+
+    Raises RunError where it cannot be written.
+    """
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         with open(temporary, "wb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)

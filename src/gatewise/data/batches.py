@@ -4,7 +4,6 @@ A batch is (inputs, targets), both (T, B) int64; the target of a step is the inp
 function of the seed, the epoch and its index alone, so two whole numbers say where a training goes on.
 """
 
-import contextlib
 import json
 import os
 import zlib
@@ -20,6 +19,7 @@ from torch import Tensor
 
 from gatewise.data.tokenizers import Tokenizer
 from gatewise.errors import RunError, TextError
+from gatewise.run_folder import replacing
 
 _CHECK_SIZE = 1 << 24  # bytes read at a time when a file is checked
 
@@ -51,28 +51,17 @@ def write_tokens(pieces: Iterable[str], tokenizer: Tokenizer, path: str | Path) 
     The file appears at `path` when it is whole. Raises RunError if it cannot be written.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.tmp")
     dtype = "uint8" if tokenizer.size <= 1 << 8 else "int16" if tokenizer.size <= 1 << 15 else "int32"
     length = characters = unknown = crc32 = 0
-    try:
-        with temporary.open("wb") as file:
-            for piece in pieces:
-                tokens = tokenizer.encode(piece)
-                data = tokens.astype(dtype).tobytes()
-                file.write(data)
-                length += len(tokens)
-                characters += len(piece)
-                unknown += int(np.count_nonzero(tokens == tokenizer.unknown_id))
-                crc32 = zlib.crc32(data, crc32)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        if not isinstance(error, OSError):
-            raise
-        raise RunError(f"{path}: cannot be written: {error.strerror or error}") from error
+    with replacing(path) as file:
+        for piece in pieces:
+            tokens = tokenizer.encode(piece)
+            data = tokens.astype(dtype).tobytes()
+            file.write(data)
+            length += len(tokens)
+            characters += len(piece)
+            unknown += int(np.count_nonzero(tokens == tokenizer.unknown_id))
+            crc32 = zlib.crc32(data, crc32)
     return TokenFile(path, dtype, length, characters, unknown, crc32)
 
 

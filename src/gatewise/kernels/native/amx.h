@@ -157,7 +157,8 @@ struct AmxBfloat16 {
 
     class Matrix {
       public:
-        // In floats. Whole tiles of rows are read, from any row on: up to a tile past the last one, whatever lies there.
+        // In floats. Whole tiles of rows are read, from any row on: up to a tile past the last one, whatever lies
+        // there.
         static Index size(Index rows, Index columns) {
             return tiles(rows + tile_height, tile_height) * tile_height * stride_of(columns) / 2;
         }

@@ -193,7 +193,8 @@ class BackwardSweep {
     void step_after(Index t, Index first, bool wanted) {
         for_units(first, [&, dgates = dgates_](Index i, Index row, Index unit, Index used) GATEWISE_INLINE {
             const float* gates = saved(t, row) + unit;
-            const Vec hn = load(gates), r = load(gates + row_.r), z = load(gates + row_.z()), n = load(gates + row_.n());
+            const Vec hn = load(gates), r = load(gates + row_.r);
+            const Vec z = load(gates + row_.z()), n = load(gates + row_.n());
             const Vec h = load_first(state_rows_[i] + unit, used);
             const Vec dh = state_gradient(t, row, unit, used);
             const Vec dn = dh * (1.0f - z) * (1.0f - n * n);  // (4), (3): of the candidate before its tanh
@@ -256,8 +257,8 @@ class BackwardSweep {
         Index gate;     // of the first segment
     };
 
-    // body(row of the chunk, panel, sum): for `count` rows from `first` on, the gradients of `Slots` slots from `slot` on
-    // times their weights, in the panels [begin, end).
+    // body(row of the chunk, panel, sum): for `count` rows from `first` on, the gradients of `Slots` slots from `slot`
+    // on times their weights, in the panels [begin, end).
     template <int Slots, typename Body>
     void multiply_back(Index first, Index count, Index slot, const Weights& w, Index begin, Index end,
                        const Body& body) {

@@ -221,9 +221,9 @@ struct Float32 {
     // Rows that sums over a chunk's rows are padded to.
     static Index sum_rows(Index rows) { return rows; }
 
-    // Sums over a chunk's rows, of what the gates had as inputs times their gradients. What a tile reads is copied first,
-    // so that it lies together: rows that are a multiple of 4 KB apart share one set of a cache (backward at H=512 and
-    // H=1024: 1.2 times as fast).
+    // Sums over a chunk's rows, of what the gates had as inputs times their gradients. What a tile reads is copied
+    // first, so that it lies together: rows that are a multiple of 4 KB apart share one set of a cache (backward at
+    // H=512 and H=1024: 1.2 times as fast).
     class RowSums {
       public:
         static Index size(const GruShape& s, Index rows, GateRow) {
@@ -238,7 +238,8 @@ struct Float32 {
         void take_left(const float* const* left, Index depth, Index rows) const {
             for (Index i = 0; i < depth; i += tile_rows) {
                 const Index width = std::min<Index>(tile_rows, depth - i);
-                for (Index row = 0; row < rows; ++row) std::copy_n(left[row] + i, width, left_ + i * rows + row * width);
+                float* to = left_ + i * rows;
+                for (Index row = 0; row < rows; ++row, to += width) std::copy_n(left[row] + i, width, to);
             }
         }
 

@@ -253,8 +253,8 @@ class ForwardSweep {
 
     // The candidate and the state, from the whole of r * h.
     void finish_before(float* const* gate_rows) {
-        const auto step = [at = row_, state = state_, hidden_size = s_.H, gate_rows](Index row, Index panel,
-                                                                                    const Vec* products) GATEWISE_INLINE {
+        const auto step = [at = row_, state = state_, hidden_size = s_.H, gate_rows](
+                              Index row, Index panel, const Vec* products) GATEWISE_INLINE {
             const Index unit = panel * lanes, used = lanes_used(hidden_size, panel);
             float* gates = gate_rows[row] + unit;
             const Vec h = state.at(row, unit, used);
@@ -272,7 +272,8 @@ class ForwardSweep {
         const Index begin = share_.panel_begin, end = share_.panel_end;
         if constexpr (Arithmetic::unpacked_forward_rows > 0)
             if (!space_.packs)
-                return Arithmetic::template multiply_unpacked<G>(rows, count, w.depth, w.matrix, s_.H, begin, end, body);
+                return Arithmetic::template multiply_unpacked<G>(rows, count, w.depth, w.matrix, s_.H, begin, end,
+                                                                 body);
         Arithmetic::template multiply<G>(rows, 0, count, w.depth, w.packed + begin * w.panel, begin, end, body);
     }
 

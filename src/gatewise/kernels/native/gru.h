@@ -52,8 +52,8 @@ struct GruForwardOf {
     Sequence<Number> y;         // (T, B, H): every state; must not overlap any input
     Number* hn;                 // (B, H) contiguous: the last state
     float* saved;               // saved_size() floats: what the backward needs; null: not saved
-    // kept_size() floats, aligned to 64 bytes, where the packed weights are kept from one call to the next of this shape,
-    // zeroed before the first; or null. Weights that have changed since are noticed, and packed again.
+    // kept_size() floats, aligned to 64 bytes, where the packed weights are kept from one call to the next of this
+    // shape, zeroed before the first; or null. Weights that have changed since are noticed, and packed again.
     float* kept = nullptr;
 };
 

@@ -49,8 +49,8 @@ class Workspace {
     Index size_ = 0;
 };
 
-// Memory that waits to be used again; at most `most_bytes`, what waits for longest goes first. A Buffer has data and size,
-// in floats.
+// Memory that waits to be used again; at most `most_bytes`, what waits for longest goes first. A Buffer has data and
+// size, in floats.
 template <typename Buffer>
 class Waiting {
   public:
@@ -97,7 +97,8 @@ class Waiting {
     std::size_t bytes_ = 0;
 };
 
-// Large buffers that come and go with the steps of a training: what is given back serves the next one of about that size.
+// Large buffers that come and go with the steps of a training: what is given back serves the next one of about that
+// size.
 class BufferPool {
   public:
     struct Buffer {

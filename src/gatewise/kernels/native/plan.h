@@ -57,8 +57,8 @@ class Arena {
     Index used_ = 0;
 };
 
-// Calls with up to `unpacked_rows` rows (step, batch) read the weights where they lie: to pack them would cost more than
-// it saves.
+// Calls with up to `unpacked_rows` rows (step, batch) read the weights where they lie: to pack them would cost more
+// than it saves.
 template <typename Arithmetic>
 Grid grid_for(const GruShape& s, int threads, Index unpacked_rows) {
     const double work = 3.0 * static_cast<double>(s.T) * static_cast<double>(s.B) * static_cast<double>(s.H) *

@@ -71,8 +71,8 @@ struct KernelsIn {
                         space_size<Forward>(s, alone, saves, keeps, nowhere));
     }
     static void forward(const GruForwardOf<Number>& call, float* workspace, int threads) {
-        run<ForwardSweep<Arithmetic>, Forward>(forward_grid(call.shape, threads), call, workspace, call.saved != nullptr,
-                                               call.kept != nullptr, call.kept);
+        run<ForwardSweep<Arithmetic>, Forward>(forward_grid(call.shape, threads), call, workspace,
+                                               call.saved != nullptr, call.kept != nullptr, call.kept);
     }
 
     static Index backward_workspace_size(const GruShape& s, int threads) {

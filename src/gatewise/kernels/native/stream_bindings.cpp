@@ -134,8 +134,8 @@ Index stripes_of(const StreamShape& s) {
 
 // Chooses between one thread and several for a step. Several are faster only while nothing else wants the cores and the
 // steps follow each other closely: else a step of 8 us on one thread took 16 ms on two, or 6 ms where the other thread
-// had gone to sleep, 10 ms after the last step. So a step after a longer break is made by one thread, and so are a number
-// of steps after several threads have lost too much time in a row, compared with one; twice as many each time.
+// had gone to sleep, 10 ms after the last step. So a step after a longer break is made by one thread, and so are a
+// number of steps after several threads have lost too much time in a row, compared with one; twice as many each time.
 class Pace {
   public:
     int threads(int most, Clock::time_point now) const {
@@ -174,8 +174,8 @@ constexpr Index long_step = 1000000;
 
 class Stream {
   public:
-    // parameters: those of the layer by name; names: of each of the L layers weight_ih, weight_hh, bias_ih, bias_hh, the
-    // biases being None where there are none. All must be contiguous float32 on the CPU.
+    // parameters: those of the layer by name; names: of each of the L layers weight_ih, weight_hh, bias_ih, bias_hh,
+    // the biases being None where there are none. All must be contiguous float32 on the CPU.
     Stream(const std::string& instruction_set, Index L, Index B, Index I, Index H, bool before, bool int8,
            const nb::dict& parameters, const nb::list& names)
         : kernels_(stream_kernels_for(instruction_set.c_str())),
@@ -189,7 +189,8 @@ class Stream {
             watched_.emplace_back(parameters, nb::str(name));
             data.back() = watched_.back().data();
         }
-        if (static_cast<Index>(data.size()) != 4 * L) throw nb::value_error("a stream needs four weights of each layer");
+        if (static_cast<Index>(data.size()) != 4 * L)
+            throw nb::value_error("a stream needs four weights of each layer");
         for (auto of = data.begin(); of != data.end(); of += 4) weights_.push_back({of[0], of[1], of[2], of[3]});
         for (Index stripe = 0; stripe < stripes_of(shape_); ++stripe) sums_.push_back(sum_of(stripe));
         most_threads_ = kernels_->most_threads(shape_, int8);

@@ -1,10 +1,10 @@
 // A step with int8 weights: products of bytes, summed in int32, gates in float32.
 //
-// A row w of a weight matrix is kept as w = scale * q, q whole and |q| <= 127, scale = max |w| / 127. A row v of the state
-// is brought into the same form in each step, a row of the inputs into v = scale * (q + f / 254), |f| <= 127: with one
-// byte they would cause most of the error. Bytes of v are held as q + 128, unsigned, as the processors' instructions want
-// them; that adds 128 * sum(q of w) to each product, which is taken off beforehand. The sums are exact, so every
-// instruction set finds the same. A row that holds an infinity or NaN gives NaN.
+// A row w of a weight matrix is kept as w = scale * q, q whole and |q| <= 127, scale = max |w| / 127. A row v of the
+// state is brought into the same form in each step, a row of the inputs into v = scale * (q + f / 254), |f| <= 127:
+// with one byte they would cause most of the error. Bytes of v are held as q + 128, unsigned, as the processors'
+// instructions want them; that adds 128 * sum(q of w) to each product, which is taken off beforehand. The sums are
+// exact, so every instruction set finds the same. A row that holds an infinity or NaN gives NaN.
 #pragma once
 
 #include <cfloat>
@@ -293,7 +293,8 @@ class Int8Step {
         for_each(product, sums, [](Vec& to, IntVec sum) { to = __builtin_convertvector(sum, Vec); });
         if (rows.fine) {
             multiply_bytes<MR, NP, G>(sums, w, first_slot, rows.fine + row * padded(w.depth), panel);
-            for_each(product, sums, [](Vec& to, IntVec sum) { to += __builtin_convertvector(sum, Vec) * (1.0f / 254); });
+            for_each(product, sums,
+                     [](Vec& to, IntVec sum) { to += __builtin_convertvector(sum, Vec) * (1.0f / 254); });
         }
         for (int p = 0; p < NP; ++p)
             for (int g = 0; g < G; ++g) {

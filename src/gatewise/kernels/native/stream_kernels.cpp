@@ -1,5 +1,5 @@
-// One instruction set's kernels for streams. Compiled once for each, with GATEWISE_STREAM naming it and GATEWISE_ISA the
-// family.
+// One instruction set's kernels for streams. Compiled once for each, with GATEWISE_STREAM naming it and GATEWISE_ISA
+// the family.
 #include "stream_float32.h"
 #include "stream_int8.h"
 

@@ -1,5 +1,5 @@
-// Threads for a call. OpenMP's where the compiler has it, because torch's are the same ones (a fork and join through them
-// costs 1.1 us, through a pool of our own 7); else new threads for each call.
+// Threads for a call. OpenMP's where the compiler has it, because torch's are the same ones (a fork and join through
+// them costs 1.1 us, through a pool of our own 7); else new threads for each call.
 #include <thread>
 
 #ifdef _OPENMP

@@ -19,8 +19,8 @@ struct Product {
     const float* x[MR];
 };
 
-// sums[i][m] = the sum of the products' vectors, of unit i and row m: its lanes are still to be added. Units from `used`
-// on repeat the last one, so that no memory past the weights is touched.
+// sums[i][m] = the sum of the products' vectors, of unit i and row m: its lanes are still to be added. Units from
+// `used` on repeat the last one, so that no memory past the weights is touched.
 template <int Units, int MR, int Count>
 inline void multiply_rows(Vec (*sums)[MR], const Product<MR> (&products)[Count], Index first, Index used) {
     Vec sum[Units][MR] = {};
@@ -83,8 +83,8 @@ void for_unpacked_tiles(Index rows, Index begin, Index end, const Body& body) {
     }
 }
 
-// body(Partial, Constant<MR>, Constant<NP>, row, panel, used): tiles of sums of outer products, in the panels [begin, end)
-// of `columns` columns; of the last panel of a partial tile only `used` lanes are there.
+// body(Partial, Constant<MR>, Constant<NP>, row, panel, used): tiles of sums of outer products, in the panels [begin,
+// end) of `columns` columns; of the last panel of a partial tile only `used` lanes are there.
 template <typename Body>
 void for_outer_tiles(Index rows, Index columns, Index begin, Index end, const Body& body) {
     const auto tiles = [&](auto partial, Index first, Index last) {
