@@ -1,7 +1,7 @@
 """A whole training job, the Time Machine recipe, with gatewise's own kernels against torch's.
 
     python bench/jobs.py [--text time-machine] [--epochs 60] [--rounds 3] [--threads 2] [--results DIR] [--no-store]
-    python bench/jobs.py --quality      # the whole recipe, 500 epochs, for both reset placements
+    python bench/jobs.py --quality      # the whole recipe, 500 epochs, for both reset placements, and in bfloat16
 
 Each job is the command that a user types, in a process of its own, with backend="native" and backend="torch" in turn.
 """
@@ -42,12 +42,13 @@ def speed(text: str, epochs: int, rounds: int, threads: int) -> dict:
 
 
 def quality(text: str, threads: int) -> dict:
-    """Training perplexity, tokens per second and seconds of the whole recipe for each reset placement."""
+    """Training perplexity, tokens per second and seconds of the whole recipe, by reset placement and precision."""
     found = {}
-    for reset in ("after", "before"):
-        done = train(text, "--model.reset", reset, "--training.threads", str(threads))
-        found[reset] = {key: done[key] for key in ("perplexity", "tokens_per_second", "seconds")}
-        print(f"reset={reset}: training perplexity {done['perplexity']:.3f} in {done['seconds']:.0f} s")
+    for reset, precision in (("after", "float32"), ("before", "float32"), ("after", "bf16"), ("before", "bf16")):
+        options = ["--model.reset", reset, "--training.precision", precision, "--training.threads", str(threads)]
+        done = train(text, *options)
+        found[f"{reset}, {precision}"] = {key: done[key] for key in ("perplexity", "tokens_per_second", "seconds")}
+        print(f"{reset}, {precision}: training perplexity {done['perplexity']:.3f} in {done['seconds']:.0f} s")
     return found
 
 
