@@ -29,7 +29,7 @@ struct BackwardSpace {
     Number** dx_rows;
     const Number** state_rows;
     const Number** reset_rows;
-    Barrier* barriers;      // one for everyone, one a group
+    Barrier* barriers;      // one a group
     Index rows, steps;      // most rows of a group, most steps of a chunk
     Index panel;            // packed numbers of a panel
     Index ih_rows, hh_rows;  // of the sums, padded as the arithmetic needs it
@@ -39,7 +39,7 @@ struct BackwardSpace {
         using Weight = typename Arithmetic::Weight;
         const bool before = s.reset == Reset::before;
         const GateRow row = saved_row(s);
-        const Index threads = grid.groups * grid.members;
+        const Index shares = grid.shares();
         rows = most_rows(s, grid);
         steps = packs ? chunk_steps(s, grid, rows, row.width, Arithmetic::backward_chunk_bytes) : s.T;
         panel = Arithmetic::back_panel_size(s.H);
@@ -55,12 +55,12 @@ struct BackwardSpace {
         dgates = arena.take(grid.groups * gates_size);
         dh = arena.take(grid.groups * rows * row.slot);
         reset_state = arena.take<Number>(before ? grid.groups * steps * rows * row.slot : 0);
-        sums = arena.take(threads * sums_size);
-        x_rows = arena.take<const Number*>(threads * steps * rows);
-        dx_rows = arena.take<Number*>(threads * steps * rows);
-        state_rows = arena.take<const Number*>(threads * steps * rows);
-        reset_rows = arena.take<const Number*>(before ? threads * steps * rows : 0);
-        barriers = arena.take<Barrier>(1 + grid.groups);
+        sums = arena.take(shares * sums_size);
+        x_rows = arena.take<const Number*>(shares * steps * rows);
+        dx_rows = arena.take<Number*>(shares * steps * rows);
+        state_rows = arena.take<const Number*>(shares * steps * rows);
+        reset_rows = arena.take<const Number*>(before ? shares * steps * rows : 0);
+        barriers = arena.take<Barrier>(grid.groups);
     }
 };
 
@@ -80,18 +80,21 @@ class BackwardSweep {
           dgates_(space.dgates + share.group * space.gates_size, row_, s_.H),
           dh_(space.dh + share.group * space.rows * row_.slot),
           reset_state_(space.reset_state + share.group * space.steps * space.rows * row_.slot),
-          row_sums_(space.sums + share.thread * space.sums_size, share, row_, space.steps * space.rows),
-          x_rows_(space.x_rows + share.thread * space.steps * space.rows),
-          dx_rows_(space.dx_rows + share.thread * space.steps * space.rows),
-          state_rows_(space.state_rows + share.thread * space.steps * space.rows),
-          reset_rows_(space.reset_rows + share.thread * space.steps * space.rows) {}
+          row_sums_(space.sums + share.share * space.sums_size, share, row_, space.steps * space.rows),
+          x_rows_(space.x_rows + share.share * space.steps * space.rows),
+          dx_rows_(space.dx_rows + share.share * space.steps * space.rows),
+          state_rows_(space.state_rows + share.share * space.steps * space.rows),
+          reset_rows_(space.reset_rows + share.share * space.steps * space.rows) {}
 
-    void run() {
+    // The three parts of a call; between them, all shares wait for each other.
+    void prepare() {
         if (space_.packs) pack();
         clear_bias_sums();
         dgates_.clear_padding(space_.steps * share_.rows(), share_.panel_end);
         start_from_last_state();
-        share_.wait_for_all();
+    }
+
+    void sweep() {
         for (Index end = s_.T; end > 0; end -= std::min(end, space_.steps)) {
             const Index steps = std::min(end, space_.steps), begin = end - steps;
             find_rows(begin, steps);
@@ -117,15 +120,15 @@ class BackwardSweep {
             share_.wait();  // everyone is done with this chunk's gradients
         }
         write_first_state_gradient();
-        share_.wait_for_all();
-        write_summed_gradients();
     }
+
+    void finish() { write_summed_gradients(); }
 
   private:
     // Every panel; the threads share them.
     void pack() {
         const auto pack = [&](Weight* packed, const Number* gates, Index columns, Index first_gate) {
-            const auto [begin, end] = part_of(panels(columns), share_.thread, share_.threads);
+            const auto [begin, end] = part_of(panels(columns), share_.share, share_.shares);
             for (Index slot = 0; slot < 3; ++slot)
                 Arithmetic::pack_back(packed + begin * space_.panel + slot * (space_.panel / 3),
                                       gates + (slot + first_gate) % 3 * s_.H * columns, s_.H, columns, begin, end);
@@ -354,7 +357,7 @@ class BackwardSweep {
 
     // Sums over the groups, transposed into torch's layout; the threads share the units.
     void write_summed_gradients() {
-        const auto [begin, end] = part_of(panels(s_.H), share_.thread, share_.threads);
+        const auto [begin, end] = part_of(panels(s_.H), share_.share, share_.shares);
         for (Index p = begin; p < end; ++p)
             for (Index gate = 0; gate < 3; ++gate) {
                 const Index hidden_slot = after_ ? (gate + 1) % 3 : gate;  // r z n are the slots 1 2 0 of hn r z
@@ -392,7 +395,6 @@ class BackwardSweep {
         store_first(bias + gate * s_.H + p * lanes, sum, lanes_used(s_.H, p));
     }
 
-    const typename Arithmetic::Session session_{};
     const GruBackwardOf<Number>& call_;
     const BackwardSpace<Arithmetic>& space_;
     const Share& share_;

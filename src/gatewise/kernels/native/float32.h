@@ -29,8 +29,8 @@ struct Float32 {
     // What a thread has to hold while it computes.
     struct Session {};
 
-    static Vec sigmoid(Vec x) { return gatewise::sigmoid(x); }
-    static Vec tanh(Vec x) { return gatewise::tanh(x); }
+    GATEWISE_INLINE static Vec sigmoid(Vec x) { return gatewise::sigmoid(x); }
+    GATEWISE_INLINE static Vec tanh(Vec x) { return gatewise::tanh(x); }
 
     // Packed numbers of a panel of `gates` gates.
     static Index panel_size(Index depth, Index gates) { return depth * gates * lanes; }
@@ -46,8 +46,8 @@ struct Float32 {
       public:
         static Index size(Index rows, Index) { return rows * pointer_floats; }
         Inputs(float* memory, Index) : rows_(reinterpret_cast<const float**>(memory)) {}
-        void set(Index i, const float* row) const { rows_[i] = row; }
-        const float* row(Index i) const { return rows_[i]; }
+        GATEWISE_INLINE void set(Index i, const float* row) const { rows_[i] = row; }
+        GATEWISE_INLINE const float* row(Index i) const { return rows_[i]; }
 
       private:
         static constexpr Index pointer_floats = sizeof(const float**) / sizeof(float);
@@ -60,8 +60,10 @@ struct Float32 {
         static Index size(Index rows, Index columns) { return rows * padded(columns); }
         Matrix(float* memory, Index columns) : data_(memory), stride_(padded(columns)) {}
         void clear_padding(Index, Index) const {}
-        void set(Index row, Index column, Index, Vec v) const { store(data_ + row * stride_ + column, v); }
-        const float* row(Index i) const { return data_ + i * stride_; }
+        GATEWISE_INLINE void set(Index row, Index column, Index, Vec v) const {
+            store(data_ + row * stride_ + column, v);
+        }
+        GATEWISE_INLINE const float* row(Index i) const { return data_ + i * stride_; }
 
       private:
         float* data_;
@@ -85,8 +87,10 @@ struct Float32 {
             y_row_ = call_.y.row;
         }
         const Inputs& rows() const { return rows_; }
-        Vec at(Index row, Index unit, Index used) const { return load_first(rows_.row(row) + unit, used); }
-        void set(Index row, Index unit, Index used, Vec h) const {
+        GATEWISE_INLINE Vec at(Index row, Index unit, Index used) const {
+            return load_first(rows_.row(row) + unit, used);
+        }
+        GATEWISE_INLINE void set(Index row, Index unit, Index used, Vec h) const {
             store_first(y_ + row * y_row_ + unit, h, used);
         }
 
@@ -139,11 +143,13 @@ struct Float32 {
         static Index size(Index rows, GateRow row, Index) { return rows * row.width; }
         Gates(float* memory, GateRow row, Index) : data_(memory), row_(row) {}
         void clear_padding(Index, Index) const {}
-        void set(Index row, Index slot, Index unit, Index, Vec v) const {
+        GATEWISE_INLINE void set(Index row, Index slot, Index unit, Index, Vec v) const {
             store(this->row(row) + slot * row_.slot + unit, v);
         }
-        Vec at(Index row, Index slot, Index unit) const { return load(this->row(row) + slot * row_.slot + unit); }
-        float* row(Index i) const { return data_ + i * row_.width; }
+        GATEWISE_INLINE Vec at(Index row, Index slot, Index unit) const {
+            return load(this->row(row) + slot * row_.slot + unit);
+        }
+        GATEWISE_INLINE float* row(Index i) const { return data_ + i * row_.width; }
         Index slot_size() const { return row_.slot; }
         Index width() const { return row_.width; }
 

@@ -70,7 +70,7 @@ struct ForwardSpace {
     float* state;         // the state of each group
     float* x_rows;        // the rows of a chunk's input, for each thread
     float** gate_rows;    // pointers to the rows of its gates, for each thread
-    Barrier* barriers;    // one for everyone, one a group
+    Barrier* barriers;    // one a group
     Index rows, steps;    // most rows of a group, most steps of a chunk
     Index reset_size, state_size, x_size;  // of a group, of a thread
 
@@ -81,7 +81,7 @@ struct ForwardSpace {
         if (packs) packed = PackedWeights<Arithmetic>(keeps ? kept_arena : arena, s, keeps);
         const bool after = s.reset == Reset::after;
         const GateRow row(s.H, saves && after);
-        const Index threads = grid.groups * grid.members;
+        const Index shares = grid.shares();
         rows = most_rows(s, grid);
         steps = packs ? chunk_steps(s, grid, rows, row.width) : s.T;
         reset_size = after ? 0 : Arithmetic::Matrix::size(rows, s.H);
@@ -92,9 +92,9 @@ struct ForwardSpace {
         gates = arena.take(saves ? 0 : grid.groups * steps * rows * row.width);
         reset_state = arena.take(grid.groups * reset_size);
         state = arena.take(grid.groups * state_size);
-        x_rows = arena.take(threads * x_size);
-        gate_rows = arena.take<float*>(threads * steps * rows);
-        barriers = arena.take<Barrier>(1 + grid.groups);
+        x_rows = arena.take(shares * x_size);
+        gate_rows = arena.take<float*>(shares * steps * rows);
+        barriers = arena.take<Barrier>(grid.groups);
     }
 };
 
@@ -110,16 +110,19 @@ class ForwardSweep {
           input_{call.weights.ih, s_.I, 3, space.packed.ih, space.packed.ih_panel},
           recurrent_{call.weights.hh, s_.H, after_ ? 3 : 2, space.packed.hh, space.packed.hh_panel},
           candidate_{call.weights.hh + 2 * s_.H * s_.H, s_.H, 1, space.packed.hn, space.packed.hn_panel},
-          x_rows_(space.x_rows + share.thread * space.x_size, s_.I),
-          gate_rows_(space.gate_rows + share.thread * space.steps * space.rows),
+          x_rows_(space.x_rows + share.share * space.x_size, s_.I),
+          gate_rows_(space.gate_rows + share.share * space.steps * space.rows),
           state_(space.state + share.group * space.state_size, call, share, space.rows),
           reset_state_(space.reset_state + share.group * space.reset_size, s_.H) {}
 
-    void run() {
+    // The three parts of a call; between them, all shares wait for each other.
+    void prepare() {
         state_.start();
         if (!after_) reset_state_.clear_padding(share_.rows(), share_.panel_end);
         prepare_weights();
-        share_.wait_for_all();
+    }
+
+    void sweep() {
         for (Index t = 0; t < s_.T; t += space_.steps) {
             const Index steps = std::min(space_.steps, s_.T - t);
             find_rows(t, steps);
@@ -137,8 +140,9 @@ class ForwardSweep {
                 share_.wait();
             }
         }
-        write_last_state();
     }
+
+    void finish() { write_last_state(); }
 
   private:
     // Weights of some gates: as the layer keeps them, and packed.
@@ -151,7 +155,7 @@ class ForwardSweep {
 
     // The threads share the panels.
     void prepare_weights() {
-        const auto [begin, end] = part_of(panels(s_.H), share_.thread, share_.threads);
+        const auto [begin, end] = part_of(panels(s_.H), share_.share, share_.shares);
         sum_biases(begin, end);
         Fingerprint* prints = space_.packed.prints;
         for (const Weights& w : {input_, recurrent_, candidate_}) {
@@ -277,14 +281,12 @@ class ForwardSweep {
         Arithmetic::template multiply<G>(rows, 0, count, w.depth, w.packed + begin * w.panel, begin, end, body);
     }
 
-    // The group is past its last barrier: every unit of its rows is there.
     void write_last_state() {
         if (share_.member != 0) return;
         for (Index b = share_.row_begin; b < share_.row_end; ++b)
             std::copy_n(call_.y.at(s_.T - 1, b), s_.H, call_.hn + b * s_.H);
     }
 
-    const typename Arithmetic::Session session_{};
     const GruForwardOf<Number>& call_;
     const ForwardSpace<Arithmetic>& space_;
     const Share& share_;

@@ -63,35 +63,39 @@ template <typename Arithmetic>
 Grid grid_for(const GruShape& s, int threads, Index unpacked_rows) {
     const double work = 3.0 * static_cast<double>(s.T) * static_cast<double>(s.B) * static_cast<double>(s.H) *
                         static_cast<double>(s.H + s.I);
-    if (threads == 1 || work < small_work) return {1, 1};
-    if (s.T == 1 || s.T * s.B <= unpacked_rows) return {1, static_cast<int>(std::min<Index>(threads, panels(s.H)))};
+    if (threads == 1 || work < small_work) return {1, 1, 1};
+    if (s.T == 1 || s.T * s.B <= unpacked_rows) {
+        const int members = static_cast<int>(std::min<Index>(threads, panels(s.H)));
+        return {1, members, members};
+    }
     const Index weight_bytes = static_cast<Index>(sizeof(typename Arithmetic::Weight));
     const bool cached = 3 * s.H * padded(s.H) * weight_bytes <= Arithmetic::cached_weight_bytes;
     int groups = static_cast<int>(cached ? std::min<Index>(threads, s.B / Arithmetic::rows_of_a_thread) : 1);
     if (groups < 1) groups = 1;
     const double step = 3.0 * static_cast<double>(s.B) * static_cast<double>(s.H) * static_cast<double>(s.H);
     const int members = static_cast<int>(std::min<Index>(threads / groups, panels(s.H)));
-    return {groups, step < small_step ? 1 : members};
+    if (step < small_step) return {groups, 1, 1};
+    return {groups, members, members};
 }
 
-inline Share share_of(const GruShape& s, Grid grid, int thread, Barrier* barriers) {
+// Share number `index` of a grid, with a barrier for each group.
+inline Share share_of(const GruShape& s, Grid grid, int index, Barrier* barriers) {
     Share share{};
-    share.thread = thread;
-    share.threads = grid.groups * grid.members;
-    share.group = thread / grid.members;
+    share.share = index;
+    share.shares = grid.shares();
+    share.group = index / grid.members;
     share.groups = grid.groups;
-    share.member = thread % grid.members;
+    share.member = index % grid.members;
     share.members = grid.members;
     std::tie(share.row_begin, share.row_end) = part_of(s.B, share.group, grid.groups);
     std::tie(share.panel_begin, share.panel_end) = part_of(panels(s.H), share.member, grid.members);
-    share.everyone = barriers;
-    share.barrier = barriers + 1 + share.group;
+    share.barrier = barriers + share.group;
     return share;
 }
 
 // Steps that are handled together, for a group of `rows` rows: each of its members has `bytes` of their gates.
 inline Index chunk_steps(const GruShape& s, Grid grid, Index rows, Index row_width, Index bytes = chunk_bytes) {
-    const Index floats = grid.members * bytes / static_cast<Index>(sizeof(float));
+    const Index floats = grid.chunks * bytes / static_cast<Index>(sizeof(float));
     return std::clamp<Index>(floats / (rows * row_width), 1, s.T);
 }
 

@@ -9,46 +9,70 @@
 namespace gatewise {
 namespace {
 
-constexpr Grid alone{1, 1};
-
 template <typename Space, typename... Rest>
 Index space_size(const GruShape& shape, Grid grid, Rest... rest) {
-    Arena counter(nullptr);
-    Space(counter, shape, grid, rest...);
-    return counter.used();
+    const auto size = [&](Grid grid) {
+        Arena counter(nullptr);
+        Space(counter, shape, grid, rest...);
+        return counter.used();
+    };
+    return std::max(size(grid), size(grid.without_members()));
 }
 
-// Runs the sweep on every share of the grid; false if the team came out smaller than the grid, and nothing was done.
-template <typename Sweep, typename Space, typename Call, typename... Rest>
-bool run_on(Grid grid, const Call& call, float* workspace, Rest... rest) {
-    Arena arena(workspace);
-    const Space space(arena, call.shape, grid, rest...);
-    for (int i = 0; i < 1 + grid.groups; ++i) new (space.barriers + i) Barrier;
+// Does all shares of the grid on up to `threads` threads. Returns the nanoseconds that they lost in waiting for each
+// other, or -1 if too few came for members that wait for each other in each step, and nothing was done.
+template <typename Sweep, typename Session, typename Space, typename Call>
+std::int64_t run_on(Grid grid, int threads, const Call& call, const Space& space) {
+    for (int i = 0; i < grid.groups; ++i) new (space.barriers + i) Barrier;
+    Barrier everyone;
     std::atomic<bool> done{false};
     const auto body = [&](int thread, int team) {
-        if (team != grid.groups * grid.members) return;
-        const Share share = share_of(call.shape, grid, thread, space.barriers);
-        Sweep(call, space, share).run();
+        if (grid.members > 1 && team < grid.shares()) return;
+        const Session session;
+        const auto for_shares = [&](auto part) {
+            for (int i = thread; i < grid.shares(); i += team) {
+                const Share share = share_of(call.shape, grid, i, space.barriers);
+                part(Sweep(call, space, share));
+            }
+        };
+        for_shares([](Sweep sweep) { sweep.prepare(); });
+        everyone.wait(team);
+        for_shares([](Sweep sweep) { sweep.sweep(); });
+        everyone.wait(team);
+        for_shares([](Sweep sweep) { sweep.finish(); });
         if (thread == 0) done.store(true, std::memory_order_relaxed);
     };
     const auto call_body = [](const void* context, int thread, int team) {
         (*static_cast<decltype(&body)>(context))(thread, team);
     };
-    run_team(grid.groups * grid.members, call_body, &body);
-    return done.load(std::memory_order_relaxed);
+    run_team(threads, call_body, &body);
+    if (!done.load(std::memory_order_relaxed)) return -1;
+    std::int64_t lost = everyone.lost();
+    for (int i = 0; i < grid.groups; ++i) lost += space.barriers[i].lost();
+    return lost;
 }
 
-// Where the team is smaller than was asked for, one thread does all.
-template <typename Sweep, typename Space, typename Call, typename... Rest>
+// The whole call: on as many threads as the grid has shares, or on one, where that is better.
+template <typename Sweep, typename Session, typename Space, typename Call, typename... Rest>
 void run(Grid grid, const Call& call, float* workspace, Rest... rest) {
-    if (!run_on<Sweep, Space>(grid, call, workspace, rest...))
-        run_on<Sweep, Space>(alone, call, workspace, rest...);
+    const auto run_grid = [&](Grid grid, int threads) {
+        Arena arena(workspace);
+        const Space space(arena, call.shape, grid, rest...);
+        return run_on<Sweep, Session>(grid, threads, call, space);
+    };
+    if (grid.shares() > 1) {
+        const std::int64_t begin = nanoseconds();
+        const std::int64_t lost = better_alone(begin) ? -1 : run_grid(grid, grid.shares());
+        if (lost >= 0) return report_loss(begin, nanoseconds(), lost);
+    }
+    run_grid(grid.without_members(), 1);
 }
 
 // The kernels of one arithmetic.
 template <typename Arithmetic>
 struct KernelsIn {
     using Number = typename Arithmetic::Number;
+    using Session = typename Arithmetic::Session;
     using Forward = ForwardSpace<Arithmetic>;
     using Backward = BackwardSpace<Arithmetic>;
 
@@ -66,20 +90,18 @@ struct KernelsIn {
     static Index saved_size(const GruShape& s) { return s.T * s.B * saved_row(s).width; }
 
     static Index forward_workspace_size(const GruShape& s, bool saves, bool keeps, int threads) {
-        float* const nowhere = nullptr;
-        return std::max(space_size<Forward>(s, forward_grid(s, threads), saves, keeps, nowhere),
-                        space_size<Forward>(s, alone, saves, keeps, nowhere));
+        return space_size<Forward>(s, forward_grid(s, threads), saves, keeps, static_cast<float*>(nullptr));
     }
     static void forward(const GruForwardOf<Number>& call, float* workspace, int threads) {
-        run<ForwardSweep<Arithmetic>, Forward>(forward_grid(call.shape, threads), call, workspace,
-                                               call.saved != nullptr, call.kept != nullptr, call.kept);
+        run<ForwardSweep<Arithmetic>, Session, Forward>(forward_grid(call.shape, threads), call, workspace,
+                                                        call.saved != nullptr, call.kept != nullptr, call.kept);
     }
 
     static Index backward_workspace_size(const GruShape& s, int threads) {
-        return std::max(space_size<Backward>(s, backward_grid(s, threads)), space_size<Backward>(s, alone));
+        return space_size<Backward>(s, backward_grid(s, threads));
     }
     static void backward(const GruBackwardOf<Number>& call, float* workspace, int threads) {
-        run<BackwardSweep<Arithmetic>, Backward>(backward_grid(call.shape, threads), call, workspace);
+        run<BackwardSweep<Arithmetic>, Session, Backward>(backward_grid(call.shape, threads), call, workspace);
     }
 };
 

@@ -1,5 +1,7 @@
 // Threads for a call. OpenMP's where the compiler has it, because torch's are the same ones (a fork and join through
 // them costs 1.1 us, through a pool of our own 7); else new threads for each call.
+#include <algorithm>
+#include <chrono>
 #include <thread>
 
 #ifdef _OPENMP
@@ -37,5 +39,28 @@ void run_team(int threads, void (*body)(const void*, int, int), const void* cont
 }
 
 void yield_core() { std::this_thread::yield(); }
+
+std::int64_t nanoseconds() {
+    return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now().time_since_epoch())
+        .count();
+}
+
+namespace {
+
+// How long calls are made alone: twice as long each time, until a call on several threads goes well.
+constexpr std::int64_t first_pause = 10'000'000, last_pause = 1'000'000'000;
+constexpr std::int64_t little = 200'000;  // to wake a sleeping thread up takes 50 to 300 us
+std::atomic<std::int64_t> alone_until{0}, pause{first_pause};
+
+}  // namespace
+
+bool better_alone(std::int64_t now) { return now < alone_until.load(std::memory_order_relaxed); }
+
+void report_loss(std::int64_t begin, std::int64_t end, std::int64_t lost) {
+    if (lost < little || 2 * lost < end - begin) return pause.store(first_pause, std::memory_order_relaxed);
+    const std::int64_t length = pause.load(std::memory_order_relaxed);
+    alone_until.store(end + length, std::memory_order_relaxed);
+    pause.store(std::min(2 * length, last_pause), std::memory_order_relaxed);
+}
 
 }  // namespace gatewise

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <atomic>
+#include <cstdint>
 #include <utility>
 
 #ifdef __x86_64__
@@ -19,6 +20,15 @@ void run_team(int threads, void (*body)(const void* context, int thread, int tea
 // Gives the core to whoever waits for one.
 void yield_core();
 
+// A clock.
+std::int64_t nanoseconds();
+
+// Several threads are faster only while nothing else wants the cores: a thread that waits for one which does not run
+// waits for milliseconds (T=256, B=1, H=256: training took 30 times as long beside a busy process on each core, on one
+// thread 3 times). So calls after one that has lost more time than it used are made by one thread, for a while.
+bool better_alone(std::int64_t now);
+void report_loss(std::int64_t begin, std::int64_t end, std::int64_t lost);
+
 namespace {
 
 // Threads wait for each other. Spins for about as long as a step lasts, then gives its core away: a barrier that only
@@ -34,33 +44,40 @@ class alignas(64) Barrier {
             return;
         }
         for (int spins = 0; round_.load(std::memory_order_acquire) == round; ++spins) {
-            if (spins < 1000) {
+            if (spins == most_spins) return wait_long(round);
 #ifdef __x86_64__
-                _mm_pause();
+            _mm_pause();
 #endif
-            } else {
-                yield_core();
-            }
         }
     }
 
+    // Nanoseconds that were waited for threads that did not run.
+    std::int64_t lost() const { return lost_.load(std::memory_order_relaxed); }
+
   private:
+    static constexpr int most_spins = 1000;
+
+    void wait_long(int round) {
+        const std::int64_t begin = nanoseconds();
+        while (round_.load(std::memory_order_acquire) == round) yield_core();
+        lost_.fetch_add(nanoseconds() - begin, std::memory_order_relaxed);
+    }
+
     std::atomic<int> arrived_{0};
     alignas(64) std::atomic<int> round_{0};
+    std::atomic<std::int64_t> lost_{0};
 };
 
-// The part of a call that one thread does: rows [row_begin, row_end) of the batch, panels [panel_begin, panel_end) of
+// A part of a call, that one thread does: rows [row_begin, row_end) of the batch, panels [panel_begin, panel_end) of
 // hidden units. Threads with the same rows are a group of `members`; they wait for each other at `barrier`.
 struct Share {
-    int thread, threads;  // of the whole call
+    int share, shares;  // of the whole call
     int group, groups, member, members;
     Index row_begin, row_end, panel_begin, panel_end;
     Barrier* barrier;
-    Barrier* everyone;
 
     Index rows() const { return row_end - row_begin; }
     void wait() const { barrier->wait(members); }
-    void wait_for_all() const { everyone->wait(threads); }
 };
 
 // Part `part` of `parts` of `count` things: [begin, end).
@@ -68,9 +85,16 @@ inline std::pair<Index, Index> part_of(Index count, Index part, Index parts) {
     return {count * part / parts, count * (part + 1) / parts};
 }
 
-// How many groups share the batch, and how many members of each share the hidden units.
+// How many groups share the batch, and how many members of each share the hidden units. The results of a call depend on
+// its grid, but not on how many threads come to work on it.
 struct Grid {
     int groups, members;
+    int chunks;  // how many members' gates a chunk of steps holds
+
+    int shares() const { return groups * members; }
+
+    // The grid whose shares do not wait for each other within a step, so that any number of threads can do them.
+    Grid without_members() const { return {groups, 1, chunks}; }
 };
 
 }  // namespace

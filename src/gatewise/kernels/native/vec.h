@@ -38,12 +38,13 @@ typedef float Vec __attribute__((vector_size(lanes * sizeof(float))));
 typedef std::int32_t IntVec __attribute__((vector_size(lanes * sizeof(float))));
 typedef float LooseVec __attribute__((vector_size(lanes * sizeof(float)), aligned(4), may_alias));
 
-inline Vec broadcast(float value) { return value - Vec{}; }  // value + 0 would be an addition: it changes -0
-inline Vec load(const float* p) { return *reinterpret_cast<const LooseVec*>(p); }
-inline void store(float* p, Vec v) { *reinterpret_cast<LooseVec*>(p) = v; }
+// value + 0 would be an addition: it changes -0.
+GATEWISE_INLINE inline Vec broadcast(float value) { return value - Vec{}; }
+GATEWISE_INLINE inline Vec load(const float* p) { return *reinterpret_cast<const LooseVec*>(p); }
+GATEWISE_INLINE inline void store(float* p, Vec v) { *reinterpret_cast<LooseVec*>(p) = v; }
 
 // The first `count` lanes (1 to `lanes`); loaded lanes past them are zero, and their memory is never touched.
-inline Vec load_first(const float* p, Index count) {
+GATEWISE_INLINE inline Vec load_first(const float* p, Index count) {
     if (count == lanes) return load(p);
 #if defined(__AVX512F__)
     return _mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << count) - 1), p);
@@ -54,7 +55,7 @@ inline Vec load_first(const float* p, Index count) {
 #endif
 }
 
-inline void store_first(float* p, Vec v, Index count) {
+GATEWISE_INLINE inline void store_first(float* p, Vec v, Index count) {
     if (count == lanes) return store(p, v);
 #if defined(__AVX512F__)
     _mm512_mask_storeu_ps(p, static_cast<__mmask16>((1u << count) - 1), v);
@@ -64,7 +65,7 @@ inline void store_first(float* p, Vec v, Index count) {
 }
 
 // NaN stays NaN.
-inline Vec clamp(Vec x, float low, float high) {
+GATEWISE_INLINE inline Vec clamp(Vec x, float low, float high) {
     x = x < broadcast(low) ? broadcast(low) : x;
     return x > broadcast(high) ? broadcast(high) : x;
 }
