@@ -47,20 +47,22 @@ std::int64_t nanoseconds() {
 
 namespace {
 
-// How long calls are made alone: twice as long each time, until a call on several threads goes well.
-constexpr std::int64_t first_pause = 10'000'000, last_pause = 1'000'000'000;
-constexpr std::int64_t little = 200'000;  // to wake a sleeping thread up takes 50 to 300 us
-std::atomic<std::int64_t> alone_until{0}, pause{first_pause};
+// After two such calls in a row (one alone may have woken a sleeping thread up, which takes 50 to 300 us), calls are made
+// alone for this many times what was lost, so that trying again costs little.
+constexpr std::int64_t rest = 4;
+constexpr std::int64_t little = 200'000;
+std::atomic<std::int64_t> alone_until{0}, lost_before{0};
 
 }  // namespace
 
 bool better_alone(std::int64_t now) { return now < alone_until.load(std::memory_order_relaxed); }
 
 void report_loss(std::int64_t begin, std::int64_t end, std::int64_t lost) {
-    if (lost < little || 2 * lost < end - begin) return pause.store(first_pause, std::memory_order_relaxed);
-    const std::int64_t length = pause.load(std::memory_order_relaxed);
-    alone_until.store(end + length, std::memory_order_relaxed);
-    pause.store(std::min(2 * length, last_pause), std::memory_order_relaxed);
+    const bool much = lost > little && 2 * lost > end - begin;
+    const std::int64_t before = lost_before.exchange(much ? lost : 0, std::memory_order_relaxed);
+    if (!much || before == 0) return;
+    lost_before.store(0, std::memory_order_relaxed);
+    alone_until.store(end + rest * (before + lost), std::memory_order_relaxed);
 }
 
 }  // namespace gatewise
