@@ -103,7 +103,7 @@ def main() -> None:
     table = show(results)
     console.print(table)
     if not chosen.no_store:
-        command = f"python bench/neighbour.py --threads {chosen.threads}"
+        command = f"python bench/neighbour.py --threads {chosen.threads} --rounds {chosen.rounds}"
         notes = [f"Neighbours: {cores} processes that spin."]
         page = ("Slowdown beside a busy neighbour", command, [table], notes)
         store(chosen.results / "neighbour", chosen.threads, ["torch", "numpy"], stored(results), page=page)

@@ -2,7 +2,8 @@
 //
 // Notation: T steps, B rows of the batch, I inputs, H hidden units. All sizes are at least 1, all strides count
 // numbers, and the last axis of every array is contiguous. A time stride may be negative: then the pointer is that of
-// the last step, and the sequence runs backwards. Nothing here knows Python or torch, allocates, or keeps state.
+// the last step, and the sequence runs backwards. Nothing here knows Python or torch, allocates, or keeps
+// state, but for when several threads were last a loss (threads.h).
 #pragma once
 
 #include <cstddef>

@@ -25,7 +25,8 @@ std::int64_t nanoseconds();
 
 // Several threads are faster only while nothing else wants the cores: a thread that waits for one which does not run
 // waits for milliseconds (T=256, B=1, H=256: training took 30 times as long beside a busy process on each core, on one
-// thread 3 times). So calls after one that has lost more time than it used are made by one thread, for a while.
+// thread up to 4 times). So after two calls in a row that lost more than half of their time, calls are made by one thread,
+// for a while.
 bool better_alone(std::int64_t now);
 void report_loss(std::int64_t begin, std::int64_t end, std::int64_t lost);
 
