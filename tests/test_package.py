@@ -13,7 +13,18 @@ ROOT = Path(__file__).parents[1]
 
 
 def test_public_names():
-    assert gw.__all__ == ["GRU", "GRUCell", "LanguageModel", "accelerate", "load", "release_memory"]
+    assert gw.__all__ == [
+        "GRU",
+        "LSTM",
+        "RNN",
+        "GRUCell",
+        "LSTMCell",
+        "LanguageModel",
+        "RNNCell",
+        "accelerate",
+        "load",
+        "release_memory",
+    ]
     assert set(gw.__all__) <= set(dir(gw))
     for name in gw.__all__:
         assert getattr(gw, name).__name__ == name

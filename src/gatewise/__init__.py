@@ -9,18 +9,35 @@ if TYPE_CHECKING:
     from gatewise.kernels.ops import release_memory
     from gatewise.layers.accelerate import accelerate
     from gatewise.layers.gru import GRU, GRUCell
+    from gatewise.layers.lstm import LSTM, LSTMCell
+    from gatewise.layers.rnn import RNN, RNNCell
     from gatewise.training.language_model import LanguageModel, load
 
 _HOMES = {
     "GRU": "gatewise.layers.gru",
     "GRUCell": "gatewise.layers.gru",
+    "LSTM": "gatewise.layers.lstm",
+    "LSTMCell": "gatewise.layers.lstm",
     "LanguageModel": "gatewise.training.language_model",
+    "RNN": "gatewise.layers.rnn",
+    "RNNCell": "gatewise.layers.rnn",
     "accelerate": "gatewise.layers.accelerate",
     "load": "gatewise.training.language_model",
     "release_memory": "gatewise.kernels.ops",
 }
 
-__all__ = ["GRU", "GRUCell", "LanguageModel", "accelerate", "load", "release_memory"]
+__all__ = [
+    "GRU",
+    "LSTM",
+    "RNN",
+    "GRUCell",
+    "LSTMCell",
+    "LanguageModel",
+    "RNNCell",
+    "accelerate",
+    "load",
+    "release_memory",
+]
 
 
 def __getattr__(name: str) -> object:

@@ -1,6 +1,6 @@
 """ops.gru and the layers in bfloat16, and under autocast: against the reference in float64 on the same numbers."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import pytest
@@ -49,6 +49,12 @@ def threads(request: pytest.FixtureRequest) -> Iterator[None]:
 
 def shape_id(shape: tuple[int, int, int, int]) -> str:
     return "T{}-B{}-I{}-H{}".format(*shape)
+
+
+def operands(tensors: Iterable[Any], reset: str, *, reverse: bool, save: bool) -> tuple[Any, ...]:
+    """What the operator gatewise::recurrent takes, from gru's tensors."""
+    x, h0, *weights = tensors
+    return (x, h0, None, *weights, None, None, f"gru_{reset}", reverse, False, save, 0)
 
 
 def arguments(shape: tuple[int, int, int, int], bias: bool = True) -> dict[str, Any]:
@@ -247,10 +253,11 @@ def test_second_derivatives(reset):
 @pytest.mark.parametrize("bias", [True, False], ids=["bias", "no-bias"])
 def test_registration(bias, reset):
     tensors = arguments((3, 2, 4, 5), bias).values()
-    torch.library.opcheck(torch.ops.gatewise.gru.default, (*tensors, reset, False, False))
+    operator = torch.ops.gatewise.recurrent.default
+    torch.library.opcheck(operator, operands(tensors, reset, reverse=False, save=False))
     leaves = [None if tensor is None else tensor.requires_grad_() for tensor in tensors]
     checks = ("test_schema", "test_faketensor", "test_aot_dispatch_dynamic")
-    torch.library.opcheck(torch.ops.gatewise.gru.default, (*leaves, reset, True, True), test_utils=checks)
+    torch.library.opcheck(operator, operands(leaves, reset, reverse=True, save=True), test_utils=checks)
 
 
 def test_torch_compile_sees_one_operator():

@@ -1,6 +1,6 @@
 """ops.gru by the native kernel: output, last state and every gradient, by name, against the reference in float64."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -71,6 +71,12 @@ def arguments(shape: tuple[int, int, int, int], bias: bool = True) -> dict[str, 
         "bias_ih": uniform(1, rows) if bias else None,
         "bias_hh": uniform(1, rows) if bias else None,
     }
+
+
+def operands(tensors: Iterable[Any], reset: str, *, reverse: bool, save: bool) -> tuple[Any, ...]:
+    """What the operator gatewise::recurrent takes, from gru's tensors."""
+    x, h0, *weights = tensors
+    return (x, h0, None, *weights, None, None, f"gru_{reset}", reverse, False, save, 0)
 
 
 def as_leaves(tensors: dict[str, Any], dtype: torch.dtype = torch.float32) -> dict[str, Any]:
@@ -255,7 +261,8 @@ def test_without_a_tape(reset, threads):
         assert not y.requires_grad
         assert not hn.requires_grad
         assert_equal({"y": y, "hn": hn}, {"y": exact["y"], "hn": exact["hn"]})
-    _, _, saved = torch.ops.gatewise.gru(*(leaf.detach() for leaf in leaves), reset, False, False)
+    leaves = [leaf.detach() for leaf in leaves]
+    _, _, _, saved = torch.ops.gatewise.recurrent(*operands(leaves, reset, reverse=False, save=False))
     assert saved.numel() == 0
 
 
@@ -291,7 +298,7 @@ def test_a_changed_weight_is_never_stale(change, name, reset):
 @native
 def test_kept_weights_in_calls_at_once():
     """Several Python threads use the same weights, and one of them gives memory back."""
-    from gatewise.kernels import native_gru
+    from gatewise.kernels import native_recurrent
 
     given = arguments((9, 4, 20, 33))
     with torch.no_grad():
@@ -303,7 +310,7 @@ def test_kept_weights_in_calls_at_once():
             for i in range(100):
                 count += not torch.equal(ops.gru(**given, backend="native")[0], expected)
                 if thread == 0 and i % 10 == 0:
-                    native_gru.release_memory()
+                    native_recurrent.release_memory()
         return count
 
     with ThreadPoolExecutor(4) as executor:
@@ -488,18 +495,19 @@ def test_calls_from_several_threads(reset):
 @pytest.mark.parametrize("bias", [True, False], ids=["bias", "no-bias"])
 def test_registration(bias, reverse, reset):
     leaves = as_leaves(arguments((3, 2, 4, 5), bias)).values()
-    torch.library.opcheck(torch.ops.gatewise.gru.default, (*leaves, reset, reverse, True))
+    operator = torch.ops.gatewise.recurrent.default
+    torch.library.opcheck(operator, operands(leaves, reset, reverse=reverse, save=True))
     without = [None if leaf is None else leaf.detach() for leaf in leaves]
-    torch.library.opcheck(torch.ops.gatewise.gru.default, (*without, reset, reverse, False))
+    torch.library.opcheck(operator, operands(without, reset, reverse=reverse, save=False))
 
 
 @native
 def test_a_gradient_needs_what_the_forward_saves():
     leaves = as_leaves(arguments(SMALL)).values()
     with pytest.raises(InputError) as error:
-        torch.ops.gatewise.gru(*leaves, "after", False, False)
+        torch.ops.gatewise.recurrent(*operands(leaves, "after", reverse=False, save=False))
     assert str(error.value) == (
-        "gatewise::gru: a gradient is wanted, but save=False kept nothing for it; pass save=True"
+        "gatewise::recurrent: a gradient is wanted, but save=False kept nothing for it; pass save=True"
     )
 
 

@@ -1,4 +1,6 @@
-"""The definition itself: derivatives, torch's GRU, the equations by hand, and the limits that the gates have."""
+"""The definition itself: derivatives, torch's cells, the equations by hand, and the limits that the gates have."""
+
+from typing import Any
 
 import pytest
 import torch
@@ -160,3 +162,145 @@ def test_any_dtype(reset, dtype):
     y, hn = reference.gru(*(a.to(dtype) for a in arguments()), reset=reset)
     assert y.dtype == hn.dtype == dtype
     torch.testing.assert_close(y.double(), exact, rtol=0, atol=16 * torch.finfo(dtype).eps)
+
+
+# LSTM and RNN
+
+
+CELLS = {  # blocks of H rows in the weights, states
+    "gru_after": (3, 1),
+    "gru_before": (3, 1),
+    "lstm": (4, 2),
+    "rnn_tanh": (1, 1),
+    "rnn_relu": (1, 1),
+}
+every_cell = pytest.mark.parametrize("cell", CELLS)
+R = 1  # state of an LSTM with projection
+
+
+def cell_arguments(cell: str, *, projection: bool = False) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+    """x, the states and the weights of a cell in float64, all different."""
+    random = torch.Generator().manual_seed(0)
+    rows, count = CELLS[cell]
+    size = R if projection else H
+    shapes = [(T, B, I), (B, size), (B, H)][: 1 + count]
+    shapes += [(rows * H, I), (rows * H, size), (rows * H,), (rows * H,)] + [(R, H)] * projection
+    x, *others = (torch.randn(shape, dtype=torch.float64, generator=random).requires_grad_() for shape in shapes)
+    return x, others[:count], others[count:]
+
+
+def run(cell: str, x: Tensor, states: list[Tensor], weights: list[Tensor], **how: Any) -> tuple[Tensor, ...]:
+    y, last, _ = reference.recurrent(cell, x, states, weights, **how)
+    return y, *last
+
+
+def lstm_by_hand(x: Tensor, h: Tensor, c: Tensor, weights: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """Gers 2000, one row at a time, with its own matrix for each gate; Sak 2014 where there is a projection."""
+    weight_ih, weight_hh, bias_ih, bias_hh, *projection = weights
+    w, u = weight_ih.view(4, H, I), weight_hh.view(4, H, -1)
+    b = (bias_ih + bias_hh).view(4, H)
+    hs, cs = [], []
+    for row in range(B):
+        i, f, g, o = (w[k] @ x[row] + u[k] @ h[row] + b[k] for k in range(4))
+        cs.append(c[row] / (1 + torch.exp(-f)) + torch.tanh(g) / (1 + torch.exp(-i)))
+        hs.append(torch.tanh(cs[-1]) / (1 + torch.exp(-o)))
+        if projection:
+            hs[-1] = projection[0] @ hs[-1]
+    return torch.stack(hs), torch.stack(cs)
+
+
+@pytest.mark.parametrize("projection", [False, True], ids=["plain", "projection"])
+def test_lstm_is_the_equations_by_hand(projection):
+    x, (h, c), weights = cell_arguments("lstm", projection=projection)
+    step: Any = reference.lstm_step
+    torch.testing.assert_close(step(x[0], h, c, *weights), lstm_by_hand(x[0], h, c, weights))
+
+
+@pytest.mark.parametrize("nonlinearity", ["tanh", "relu"])
+def test_rnn_is_the_equation_by_hand(nonlinearity):
+    x, (h,), (weight_ih, weight_hh, bias_ih, bias_hh) = cell_arguments(f"rnn_{nonlinearity}")
+    sums = x[0] @ weight_ih.T + h @ weight_hh.T + bias_ih + bias_hh
+    expected = sums.tanh() if nonlinearity == "tanh" else sums.clamp(min=0)
+    result = reference.rnn_step(x[0], h, weight_ih, weight_hh, bias_ih, bias_hh, nonlinearity)
+    torch.testing.assert_close(result, expected)
+
+
+def test_the_cell_keeps_and_takes_as_its_gates_say():
+    x, (h, c), weights = cell_arguments("lstm")
+    for f, i, expected in ((1, 0, c), (0, 0, torch.zeros_like(c)), (0, 1, None)):
+        held = [weight.detach().clone() for weight in weights]
+        held[2][:H], held[2][H : 2 * H] = 1000 * (2 * i - 1), 1000 * (2 * f - 1)
+        gates: dict[str, Tensor] = {}
+        step: Any = reference.lstm_step
+        _, cn = step(x[0], h, c, *held, gates=gates)
+        assert torch.equal(cn, gates["g"] if expected is None else expected)
+
+
+@pytest.mark.parametrize("nonlinearity", ["tanh", "relu"])
+def test_lstm_and_rnn_are_torchs(nonlinearity):
+    for theirs, cell in ((torch.nn.LSTMCell(I, H), "lstm"), (torch.nn.RNNCell(I, H, True, nonlinearity), "rnn")):
+        cell = cell if cell == "lstm" else f"rnn_{nonlinearity}"
+        x, states, weights = cell_arguments(cell)
+        theirs.double().load_state_dict(
+            dict(zip(("weight_ih", "weight_hh", "bias_ih", "bias_hh"), weights, strict=True))
+        )
+        expected = theirs(x[0], tuple(states) if len(states) > 1 else states[0])
+        found = reference.step(cell, x[0], states, weights)
+        torch.testing.assert_close(found, [*expected] if len(states) > 1 else [expected])
+
+
+MARKS = torch.rand(T, B, generator=torch.Generator().manual_seed(2)) < 0.4
+HOWS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "reverse": {"reverse": True},
+    "lengths-resets": {"lengths": torch.tensor([2, 0, 4]), "resets": MARKS},
+    "reverse-lengths-resets": {"reverse": True, "lengths": torch.tensor([2, 0, 4]), "resets": MARKS},
+}
+
+
+@pytest.mark.parametrize("how", HOWS.values(), ids=HOWS)
+@pytest.mark.parametrize(("cell", "projection"), [*((cell, False) for cell in CELLS), ("lstm", True)])
+def test_derivatives_of_every_cell(cell, projection, how):
+    x, states, weights = cell_arguments(cell, projection=projection)
+    count = len(states)
+
+    def compute(x: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
+        return run(cell, x, list(others[:count]), list(others[count:]), **how)
+
+    assert torch.autograd.gradcheck(compute, (x, *states, *weights), fast_mode=True)
+    assert torch.autograd.gradgradcheck(compute, (x, *states, *weights), fast_mode=True)
+
+
+@pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
+@every_cell
+def test_packed_rows_are_those_of_the_padded_batch(cell, reverse):
+    x, states, weights = cell_arguments(cell)
+    lengths = torch.tensor([4, 3, 1])
+    resets = torch.rand(T, B, generator=torch.Generator().manual_seed(1)) < 0.4
+    packed = torch.nn.utils.rnn.pack_padded_sequence(x, lengths)
+    marks = torch.nn.utils.rnn.pack_padded_sequence(resets, lengths).data
+    how: dict[str, Any] = {"reverse": reverse, "lengths": lengths, "return_gates": True}
+    y, last, gates = reference.recurrent(cell, x, states, weights, resets=resets, **how)
+    z, packed_last, packed_gates = reference.recurrent(
+        cell, packed.data, states, weights, resets=marks, packed=True, **how
+    )
+    assert packed_gates is not None
+    assert tuple(packed_gates) == (*reference.GATES[cell], "h")
+    pad = torch.nn.utils.rnn.pad_packed_sequence
+    torch.testing.assert_close(pad(packed._replace(data=z))[0], y, rtol=0, atol=0)
+    torch.testing.assert_close(packed_last, last, rtol=0, atol=0)
+    torch.testing.assert_close({n: pad(packed._replace(data=g))[0] for n, g in packed_gates.items()}, gates)
+
+
+@every_cell
+def test_transforms_follow_lengths_and_resets(cell):
+    x, states, weights = cell_arguments(cell)
+    lengths, resets = torch.tensor([2, 0, 4]), MARKS
+
+    def one(x: Tensor, length: Tensor, marks: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
+        first = [state[None] for state in states]
+        how = {"lengths": length[None], "resets": marks[:, None]}
+        return tuple(out.squeeze(-2) for out in run(cell, x[:, None], first, weights, **how))
+
+    y, *last = torch.func.vmap(one, (1, 0, 1, *[0] * len(states)), (1, *[0] * len(states)))(x, lengths, resets, *states)
+    torch.testing.assert_close((y, *last), run(cell, x, states, weights, lengths=lengths, resets=resets))

@@ -20,6 +20,7 @@ from gatewise.errors import BackendError, InputError
 from gatewise.kernels import ops
 
 T, B, I, H = 6, 4, 5, 7  # noqa: E741
+OURS = (gw.GRU, gw.LSTM, gw.RNN, gw.GRUCell, gw.LSTMCell, gw.RNNCell)
 
 
 class Block(nn.Module):
@@ -34,7 +35,7 @@ class Block(nn.Module):
 
 
 class Model(nn.Module):
-    """GRUs at several depths, one at two places, tied weights, a buffer, a cell, and an LSTM, which is not served."""
+    """GRUs at several depths, one at two places, tied weights, a buffer, a cell, and an LSTM."""
 
     def __init__(self):
         super().__init__()
@@ -56,7 +57,7 @@ class Model(nn.Module):
         return self.lstm(torch.stack([self.cell(step) for step in x]))[0]
 
 
-SWAPPED = ["first", "blocks.0.inner.1", "blocks.1.inner.1", "shared", "tied", "cell"]
+SWAPPED = ["first", "blocks.0.inner.1", "blocks.1.inner.1", "shared", "tied", "cell", "lstm"]
 
 
 def model(seed: int = 0) -> Model:
@@ -68,13 +69,18 @@ def batch(dtype: torch.dtype = torch.float32) -> Tensor:
     return torch.randn(T, B, I, generator=torch.Generator().manual_seed(1)).to(dtype)
 
 
+def flattened(outputs: Any) -> list[Tensor]:
+    """The tensors among what a module gives."""
+    if isinstance(outputs, PackedSequence):
+        return [outputs.data]
+    return [outputs] if isinstance(outputs, Tensor) else [tensor for out in outputs for tensor in flattened(out)]
+
+
 def outcome(module: nn.Module, *inputs: Tensor | PackedSequence) -> dict[str, Tensor]:
     """Every output and the gradient of every parameter, by name; the outputs weigh differently in the gradients."""
     module.zero_grad()
     torch.manual_seed(2)  # of the dropout masks
-    outputs = module(*inputs)
-    outputs = outputs if isinstance(outputs, tuple) and not isinstance(outputs, PackedSequence) else (outputs,)
-    outputs = [out.data if isinstance(out, PackedSequence) else out for out in outputs]
+    outputs = flattened(module(*inputs))
     torch.autograd.backward(outputs, [torch.randn_like(out) for out in outputs])
     gradients = {f"gradient of {name}": p.grad for name, p in module.named_parameters() if p.grad is not None}
     return {f"output {i}": out.detach() for i, out in enumerate(outputs)} | gradients
@@ -95,14 +101,15 @@ def assert_same(values: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
 # Values
 
 
+@pytest.mark.parametrize("kind", ["GRU", "LSTM", "RNN"])
 @pytest.mark.parametrize("form", ["batch", "single", "packed"])
 @pytest.mark.parametrize(
     "arguments",
     [{}, {"bias": False, "batch_first": True}, {"num_layers": 3, "bidirectional": True, "dropout": 0.4}],
     ids=["plain", "no-bias-batch-first", "stacked-both-ways-dropout"],
 )
-def test_layer_computes_the_same(arguments: dict[str, Any], form: str):
-    layer = nn.GRU(I, H, **arguments)
+def test_layer_computes_the_same(arguments: dict[str, Any], form: str, kind: str):
+    layer = getattr(nn, kind)(I, H, **arguments)
     x: Tensor | PackedSequence = batch()
     if form == "single":
         x = x[:, 0]
@@ -111,20 +118,39 @@ def test_layer_computes_the_same(arguments: dict[str, Any], form: str):
     expected = outcome(layer, x)
     with gw.accelerate(layer) as report:
         assert report.swapped == [""]
-        assert type(layer) is gw.GRU
+        assert type(layer) is getattr(gw, kind)
         assert_close(outcome(layer, x), expected)
-    assert type(layer) is nn.GRU
+    assert type(layer) is getattr(nn, kind)
     assert_same(outcome(layer, x), expected)
 
 
-@pytest.mark.parametrize("inputs", [(batch()[0],), (batch()[0], torch.ones(B, H))], ids=["zeros", "hx"])
-def test_cell_computes_the_same(inputs: tuple[Tensor, ...]):
-    cell = nn.GRUCell(I, H)
+@pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN")
+@pytest.mark.parametrize(
+    "layer",
+    [lambda: nn.LSTM(I, H, 2, proj_size=3, bidirectional=True), lambda: nn.RNN(I, H, 2, nonlinearity="relu")],
+    ids=["projection", "relu"],
+)
+def test_what_one_kind_alone_has(layer: Callable[[], nn.Module]):
+    module = layer()
+    expected = outcome(module, batch())
+    with gw.accelerate(module) as report:
+        assert report.swapped == [""]
+        assert_close(outcome(module, batch()), expected)
+    assert_same(outcome(module, batch()), expected)
+
+
+@pytest.mark.parametrize("kind", ["GRUCell", "LSTMCell", "RNNCell"])
+@pytest.mark.parametrize("first", ["zeros", "hx"])
+def test_cell_computes_the_same(first: str, kind: str):
+    cell, state = getattr(nn, kind)(I, H), torch.ones(B, H)
+    inputs: Any = (batch()[0],)
+    if first == "hx":
+        inputs += ((state, state / 2) if kind == "LSTMCell" else state,)
     expected = outcome(cell, *inputs)
     with gw.accelerate(cell):
-        assert type(cell) is gw.GRUCell
+        assert type(cell) is getattr(gw, kind)
         assert_close(outcome(cell, *inputs), expected)
-    assert type(cell) is nn.GRUCell
+    assert type(cell) is getattr(nn, kind)
     assert_same(outcome(cell, *inputs), expected)
 
 
@@ -152,7 +178,7 @@ def test_swaps_every_gru_once_and_keeps_all_else():
     expected, attributes = identities(), [list(vars(module)) for module in net.modules()]
     report = gw.accelerate(net)
     assert report.swapped == SWAPPED
-    assert [name for name, module in net.named_modules() if isinstance(module, gw.GRU | gw.GRUCell)] == SWAPPED
+    assert [name for name, module in net.named_modules() if isinstance(module, OURS)] == SWAPPED
     assert identities() == expected
     assert not any(module.training for module in net.modules())
     assert [name for name, p in net.named_parameters() if not p.requires_grad] == ["first.weight_ih_l0"]
@@ -312,7 +338,7 @@ def test_twice_is_harmless():
     outer = gw.accelerate(net)
     inner = gw.accelerate(net, backend="torch")
     assert inner.swapped == []
-    assert set(inner.left) == {*SWAPPED, "lstm"}
+    assert set(inner.left) == {*SWAPPED}
     inner.undo()
     assert type(net.first) is gw.GRU
     assert net.first.backend == "auto"
@@ -352,7 +378,11 @@ def add_pruning(module: nn.Module, ih: str, hh: str) -> None:
 
 LAYERS = {
     "GRU": lambda: (nn.GRU(I, H), "weight_ih_l0", "weight_hh_l0"),
+    "LSTM": lambda: (nn.LSTM(I, H), "weight_ih_l0", "weight_hh_l0"),
+    "RNN": lambda: (nn.RNN(I, H), "weight_ih_l0", "weight_hh_l0"),
     "GRUCell": lambda: (nn.GRUCell(I, H), "weight_ih", "weight_hh"),
+    "LSTMCell": lambda: (nn.LSTMCell(I, H), "weight_ih", "weight_hh"),
+    "RNNCell": lambda: (nn.RNNCell(I, H), "weight_ih", "weight_hh"),
 }
 
 
@@ -366,9 +396,9 @@ def test_computed_weights_are_carried(compute_weights: Callable[..., None], laye
         expected = outcome(module, x)
         with gw.accelerate(module) as report:
             assert report.swapped == [""]
-            assert isinstance(module, gw.GRU | gw.GRUCell)
+            assert isinstance(module, OURS)
             assert_close(outcome(module, x), expected)
-        assert not isinstance(module, gw.GRU | gw.GRUCell)
+        assert not isinstance(module, OURS)
         assert_same(outcome(module, x), expected)
         torch.optim.SGD(module.parameters(), 0.1).step()
 
@@ -401,19 +431,23 @@ class Peephole(nn.GRU):
         return output + 1, hn
 
 
+class Ran(nn.RNNCellBase):
+    def __init__(self):
+        super().__init__(I, H, True, num_chunks=2)
+
+
 def test_report():
-    net = nn.Sequential(nn.GRU(I, H), nn.GRU(I, H), Peephole(I, H), nn.LSTM(I, H), nn.RNN(I, H), nn.LSTM(I, H))
+    net = nn.Sequential(nn.GRU(I, H), nn.GRU(I, H), Peephole(I, H), Ran(), nn.RNN(I, H), nn.LSTM(I, H))
     net.append(gw.GRU(I, H, reset="before"))
     vars(net[1])["forward"] = lambda x: (x, None)
     report = gw.accelerate(net)
-    assert report.swapped == ["0"]
-    assert list(report.left) == ["1", "2", "3", "4", "5", "6"]
+    assert report.swapped == ["0", "4", "5"]
+    assert list(report.left) == ["1", "2", "3", "6"]
     assert str(report) == (
-        "swapped 1 (0)\n"
+        "swapped 3 (0, 4, 5)\n"
         "left 1 (1): its forward was replaced and may compute something else\n"
         "left 1 (2): Peephole is a subclass of torch's and may compute something else\n"
-        "left 2 (3, 5): LSTM is not served yet\n"
-        "left 1 (4): RNN is not served yet\n"
+        "left 1 (3): Ran is none of torch's layers\n"
         "left 1 (6): computed by gatewise already, with backend 'auto'"
     )
     assert type(net[2]) is Peephole

@@ -1,26 +1,51 @@
-"""gru(): a whole sequence through the recurrence, by the backend that serves it best."""
+"""gru(), lstm(), rnn(): a whole sequence through the recurrence, by the backend that serves it best.
 
-from dataclasses import dataclass
+What they share:
+
+    x (T, B, I): inputs; or (sum of lengths, I), packed, with batch_sizes.
+    bias_ih, bias_hh: both None if there are none.
+    backend: "native" (float32 and bfloat16 on the CPU), "torch" (no reset="before", no resets, no gates),
+        "reference" (anything), or "auto": the first of these that can serve.
+    reverse: run from the last step to the first; y stays in the order of x, the last state is that after step 0.
+    lengths (B,) integer: steps of each row, in any order, from 0 to T. What comes after them is read by none; y and the
+        gates are zeros there. A row's last state is that after its last real step, in reverse after step 0.
+    batch_sizes (T,) int64 on the CPU: rows at each step of packed x, as in torch's PackedSequence; y and the gates are
+        (sum of lengths, ...). Not together with lengths.
+    resets (T, B) bool; packed (sum of lengths,): True where a new sequence begins. The state is the first one again
+        before that step, and gradients stop there. In reverse each sequence is read from its own end, so that it gives
+        what it would give alone.
+    return_gates: give, as another result, a dict of what every gate was at every step, each (T, B, H), without
+        gradient, "h", the states themselves, among them.
+    checkpoint_every: keep the states of every so many steps only and compute the rest again in the backward sweep.
+    regularisation: masks of recurrent dropout and zoneout, gains of layer normalisation; the reference backend alone
+        has them.
+
+In bfloat16 the native backend keeps the state and all sums in float32. Under `torch.autocast` all tensors are first
+brought to autocast's dtype, and so are the results; gradients arrive in the dtype of what was given. Layer
+normalisation computes in float32 even then.
+
+They raise ShapeError if a tensor's rank, size, dtype or device does not fit the others, BackendError if the backend
+that was asked for cannot serve, and InputError if another argument is wrong.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from gatewise.errors import BackendError, InputError, ShapeError
-from gatewise.kernels import reference
+from gatewise.errors import InputError
+from gatewise.kernels import arguments, backends
+from gatewise.kernels.backends import BACKENDS, NATIVE_DTYPES, native_recurrent
+from gatewise.kernels.regularisation import Regularisation
 
-try:
-    from gatewise.kernels import native_gru
-except ImportError as error:
-    native_gru = None
-    _why_not = f"it is not part of this installation ({error}); reinstall gatewise where there is a C++17 compiler"
-else:
-    _why_not = None
+__all__ = ["BACKENDS", "NATIVE_DTYPES", "NONLINEARITIES", "RESETS", "gru", "lstm", "native_status", "rnn"]
 
-BACKENDS = ("auto", "native", "torch", "reference")
 RESETS = ("after", "before")
-NATIVE_DTYPES = (torch.float32, torch.bfloat16)
+NONLINEARITIES = ("tanh", "relu")
 AUTOCAST_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+_AUTOCAST_DEVICES = ("cpu", "cuda", "mps", "xpu")
 
 
 @dataclass(frozen=True)
@@ -38,9 +63,9 @@ class NativeStatus:
 
 def native_status() -> NativeStatus:
     """What the native kernel of this installation can do on this machine."""
-    if native_gru is None:
-        return NativeStatus(False, None, False, _why_not)
-    return NativeStatus(True, native_gru.instruction_set(), native_gru.OPENMP, None)
+    if native_recurrent is None:
+        return NativeStatus(False, None, False, backends.WHY_NOT_NATIVE)
+    return NativeStatus(True, native_recurrent.instruction_set(), native_recurrent.OPENMP, None)
 
 
 def release_memory() -> None:
@@ -49,8 +74,8 @@ def release_memory() -> None:
     What it keeps is bounded: a workspace for each calling thread, as large as its largest call needed, and at most
     512 MB of buffers and 128 MB of packed weights. Of the workspaces, that of the calling thread is given back.
     """
-    if native_gru is not None:
-        native_gru.release_memory()
+    if native_recurrent is not None:
+        native_recurrent.release_memory()
 
 
 def gru(
@@ -64,105 +89,163 @@ def gru(
     reset: str = "after",
     backend: str = "auto",
     reverse: bool = False,
-) -> tuple[Tensor, Tensor]:
-    """The states of a whole sequence: y (T, B, H), and the last one: hn (B, H).
+    lengths: Tensor | None = None,
+    batch_sizes: Tensor | None = None,
+    resets: Tensor | None = None,
+    return_gates: bool = False,
+    checkpoint_every: int | None = None,
+    regularisation: Regularisation | None = None,
+) -> tuple[Any, ...]:
+    """The states of a whole sequence: y (T, B, H), and the last one: hn (B, H); gates r, z, n, h if asked for.
 
-    The equations are those of `gatewise.kernels.reference.gru_step`. In bfloat16 the native backend keeps the state and
-    all sums in float32. Under `torch.autocast("cpu")` all tensors are first brought to autocast's dtype, and so are the
-    results; gradients arrive in the dtype of what was given.
+    The equations are those of `gatewise.kernels.reference.gru_step`.
 
-    Args:
-        x (T, B, I): inputs.
-        h0 (B, H): first state.
-        weight_ih (3H, I), weight_hh (3H, H): the rows of the gates r, z, n, one below the other.
-        bias_ih (3H,), bias_hh (3H,): likewise; or both None.
-        reset: "after" or "before": where the reset gate meets the recurrent product of the candidate.
-        backend: "native" (float32 and bfloat16 on the CPU), "torch" (reset="after" only), "reference" (anything), or
-            "auto": native where it can serve, else torch where it can, else reference.
-        reverse: run from the last step to the first; y stays in the order of x, hn is the state after step 0.
-
-    Raises:
-        ShapeError: a tensor's rank, size, dtype or device does not fit the others.
-        BackendError: the backend that was asked for cannot serve.
-        InputError: reset or backend is unknown.
+    h0 (B, H): first state; weight_ih (3H, I), weight_hh (3H, H), bias_ih (3H,), bias_hh (3H,): the rows of the gates
+    r, z, n, one below the other. reset: "after" or "before": where the reset gate meets the recurrent product of the
+    candidate. All else, and the errors, are at the top of this module.
     """
-    if reset not in RESETS:
+    cell = _GRU_CELLS.get(reset)
+    if cell is None:
         raise InputError(f"gru: unknown reset {reset!r}; expected one of {', '.join(RESETS)}")
-    if torch.is_autocast_enabled("cpu") and x.device.type == "cpu":
-        x, h0, weight_ih, weight_hh, bias_ih, bias_hh = map(_autocast, (x, h0, weight_ih, weight_hh, bias_ih, bias_hh))
-    _check(x, h0, weight_ih, weight_hh, bias_ih, bias_hh)
-    backend = _choose(backend, reset, x, h0)
-    if backend == "native":
-        assert native_gru is not None  # _choose saw to it
-        return native_gru.gru(x, h0, weight_ih, weight_hh, bias_ih, bias_hh, reset, reverse)
-    if backend == "reference":
-        return reference.gru(x, h0, weight_ih, weight_hh, bias_ih, bias_hh, reset, reverse)
-    weights = [weight_ih, weight_hh] if bias_ih is None else [weight_ih, weight_hh, bias_ih, bias_hh]
-    y, hn = torch._VF.gru(
-        x.flip(0) if reverse else x, h0.unsqueeze(0), weights, bias_ih is not None, 1, 0.0, False, False, False
-    )
-    return (y.flip(0) if reverse else y), hn[0]
+    weights = (weight_ih, weight_hh, bias_ih, bias_hh)
+    more = (reverse, lengths, batch_sizes, resets, return_gates, checkpoint_every, regularisation)
+    y, (hn,), gates = _recurrent("gru", cell, 3, backend, x, (h0,), weights, *more)
+    return (y, hn, gates) if return_gates else (y, hn)
 
 
-def _autocast(tensor: Any) -> Any:
-    """The tensor in the dtype of torch.autocast("cpu"), which leaves float64 and what is on another device alone."""
-    if tensor is None or tensor.dtype not in AUTOCAST_DTYPES or tensor.device.type != "cpu":
-        return tensor
-    return tensor.to(torch.get_autocast_dtype("cpu"))
+def lstm(
+    x: Tensor,
+    h0: Tensor,
+    c0: Tensor,
+    weight_ih: Tensor,
+    weight_hh: Tensor,
+    bias_ih: Tensor | None,
+    bias_hh: Tensor | None,
+    weight_hr: Tensor | None = None,
+    *,
+    backend: str = "auto",
+    reverse: bool = False,
+    lengths: Tensor | None = None,
+    batch_sizes: Tensor | None = None,
+    resets: Tensor | None = None,
+    return_gates: bool = False,
+    checkpoint_every: int | None = None,
+    regularisation: Regularisation | None = None,
+) -> tuple[Any, ...]:
+    """The states of a whole sequence: y (T, B, R), the last state hn (B, R) and the last cell cn (B, H).
+
+    The equations are those of `gatewise.kernels.reference.lstm_step`. The gates are i, f, g, o, c, h.
+
+    h0 (B, R), c0 (B, H): first state and cell; weight_ih (4H, I), weight_hh (4H, R), bias_ih (4H,), bias_hh (4H,): the
+    rows of the gates i, f, g, o, one below the other; weight_hr (R, H): projection, without it R is H. All else, and
+    the errors, are at the top of this module.
+    """
+    weights = (weight_ih, weight_hh, bias_ih, bias_hh, weight_hr)
+    more = (reverse, lengths, batch_sizes, resets, return_gates, checkpoint_every, regularisation)
+    y, (hn, cn), gates = _recurrent("lstm", "lstm", 4, backend, x, (h0, c0), weights, *more)
+    return (y, hn, cn, gates) if return_gates else (y, hn, cn)
 
 
-def _check(
-    x: Tensor, h0: Tensor, weight_ih: Tensor, weight_hh: Tensor, bias_ih: Tensor | None, bias_hh: Tensor | None
-) -> None:
-    """Raise ShapeError unless all tensors fit together."""
-    if x.dim() != 3 or h0.dim() != 2:
-        raise ShapeError(f"gru: expected x (T, B, I) and h0 (B, H), got {tuple(x.shape)} and {tuple(h0.shape)}")
-    if (bias_ih is None) != (bias_hh is None):
-        raise ShapeError("gru: expected both bias_ih and bias_hh or neither, got one of them")
-    steps, batch, input_size = x.shape
-    hidden_size = h0.shape[1]
-    if steps == 0:
-        raise ShapeError(f"gru: expected at least one step in x (T, B, I), got {tuple(x.shape)}")
-    rows, dtype, device = 3 * hidden_size, x.dtype, x.device
-    for name, tensor, shape in (
-        ("h0", h0, (batch, hidden_size)),
-        ("weight_ih", weight_ih, (rows, input_size)),
-        ("weight_hh", weight_hh, (rows, hidden_size)),
-        ("bias_ih", bias_ih, (rows,)),
-        ("bias_hh", bias_hh, (rows,)),
-    ):
-        if tensor is None:
-            continue
-        if tensor.shape != shape:
-            raise ShapeError(
-                f"gru: expected {name} {shape} for x {tuple(x.shape)} and h0 {tuple(h0.shape)}, "
-                f"got {tuple(tensor.shape)}"
-            )
-        if tensor.dtype != dtype or tensor.device != device:
-            raise ShapeError(
-                f"gru: expected {name} to be {dtype} on {device} like x, got {tensor.dtype} on {tensor.device}"
-            )
+def rnn(
+    x: Tensor,
+    h0: Tensor,
+    weight_ih: Tensor,
+    weight_hh: Tensor,
+    bias_ih: Tensor | None,
+    bias_hh: Tensor | None,
+    *,
+    nonlinearity: str = "tanh",
+    backend: str = "auto",
+    reverse: bool = False,
+    lengths: Tensor | None = None,
+    batch_sizes: Tensor | None = None,
+    resets: Tensor | None = None,
+    return_gates: bool = False,
+    checkpoint_every: int | None = None,
+    regularisation: Regularisation | None = None,
+) -> tuple[Any, ...]:
+    """The states of a whole sequence: y (T, B, H), and the last one: hn (B, H); of gates there is h alone.
+
+    The equations are those of `gatewise.kernels.reference.rnn_step`.
+
+    h0 (B, H): first state; weight_ih (H, I), weight_hh (H, H), bias_ih (H,), bias_hh (H,). nonlinearity: "tanh" or
+    "relu". All else, and the errors, are at the top of this module.
+    """
+    cell = _RNN_CELLS.get(nonlinearity)
+    if cell is None:
+        raise InputError(f"rnn: unknown nonlinearity {nonlinearity!r}; expected one of {', '.join(NONLINEARITIES)}")
+    weights = (weight_ih, weight_hh, bias_ih, bias_hh)
+    more = (reverse, lengths, batch_sizes, resets, return_gates, checkpoint_every, regularisation)
+    y, (hn,), gates = _recurrent("rnn", cell, 1, backend, x, (h0,), weights, *more)
+    return (y, hn, gates) if return_gates else (y, hn)
 
 
-def _choose(backend: str, reset: str, x: Tensor, h0: Tensor) -> str:
-    """The backend that serves the call; BackendError if the one that was asked for cannot."""
-    has_work = x.shape[1] > 0 and x.shape[2] > 0 and h0.shape[1] > 0
-    suits_native = has_work and x.dtype in NATIVE_DTYPES and x.device.type == "cpu"
-    if backend == "auto":
-        if suits_native and native_gru is not None:
-            return "native"
-        return "torch" if reset == "after" else "reference"
-    if backend == "native":
-        if native_gru is None:
-            raise BackendError(f"gru: backend 'native' cannot serve: {_why_not}")
-        if not suits_native:
-            raise BackendError(
-                f"gru: backend 'native' computes float32 and bfloat16 on the CPU, of sizes that are not 0, but x "
-                f"is {x.dtype} {tuple(x.shape)} on {x.device} and h0 {tuple(h0.shape)}; use backend='auto'"
-            )
-    elif backend == "torch":
-        if reset == "before":
-            raise BackendError("gru: backend 'torch' has no reset='before'; use backend='auto'")
-    elif backend != "reference":
-        raise InputError(f"gru: unknown backend {backend!r}; expected one of {', '.join(BACKENDS)}")
-    return backend
+_GRU_CELLS = {reset: f"gru_{reset}" for reset in RESETS}
+_RNN_CELLS = {nonlinearity: f"rnn_{nonlinearity}" for nonlinearity in NONLINEARITIES}
+
+
+def _recurrent(
+    op: str,
+    cell: str,
+    gates: int,
+    backend: str,
+    x: Tensor,
+    states: Sequence[Tensor],
+    weights: Sequence[Tensor | None],
+    reverse: bool,
+    lengths: Tensor | None,
+    batch_sizes: Tensor | None,
+    resets: Tensor | None,
+    return_gates: bool,
+    checkpoint_every: int | None,
+    regularisation: Regularisation | None,
+) -> backends.Outcome:
+    """Check the arguments of a public function, and run it; gates: the blocks of H rows that the weights have."""
+    if torch._C._is_any_autocast_enabled():
+        x, states, weights, regularisation = _autocast(x, states, weights, regularisation)
+    plain = lengths is None and batch_sizes is None and resets is None and checkpoint_every is None
+    if plain and not return_gates and regularisation is None:
+        arguments.check_tensors(op, gates, x, states, weights)
+        return backends.run(op, cell, backend, x, states, weights, reverse)
+
+    if lengths is not None and batch_sizes is not None:
+        raise InputError(f"{op}: expected lengths, or batch_sizes of packed x, got both")
+    rows = None if batch_sizes is None else arguments.check_batch_sizes(op, batch_sizes, x)
+    arguments.check_tensors(op, gates, x, states, weights, rows)
+    if lengths is not None:
+        lengths = arguments.checked_lengths(op, lengths, x.shape[0], x.shape[1])
+    if resets is not None:
+        axes = "(T, B)" if rows is None else "(sum of lengths,)"
+        arguments.check_resets(op, resets, tuple(x.shape[:-1]), axes)
+        resets = resets.to(x.device)
+    if checkpoint_every is not None:
+        arguments.check_checkpoint_every(op, checkpoint_every)
+    if regularisation is not None:
+        arguments.check_regularisation(op, gates, regularisation, x, states)
+    more = (lengths, batch_sizes, resets, return_gates, checkpoint_every, regularisation)
+    return backends.run(op, cell, backend, x, states, weights, reverse, *more)
+
+
+def _autocast(
+    x: Tensor,
+    states: Sequence[Tensor],
+    weights: Sequence[Tensor | None],
+    regularisation: Regularisation | None,
+) -> tuple[Tensor, Sequence[Tensor], Sequence[Any], Regularisation | None]:
+    """All in the dtype of autocast on x's device, which leaves float64 and what is on another device alone.
+
+    Of what regularises, the mask of dropout alone has x's dtype.
+    """
+    device = x.device.type
+    if device not in _AUTOCAST_DEVICES or not torch.is_autocast_enabled(device):
+        return x, states, weights, regularisation
+    dtype = torch.get_autocast_dtype(device)
+
+    def cast(tensor: Any) -> Any:
+        if tensor is None or tensor.dtype not in AUTOCAST_DTYPES or tensor.device.type != device:
+            return tensor
+        return tensor.to(dtype)
+
+    if isinstance(regularisation, Regularisation):
+        regularisation = replace(regularisation, dropout=cast(regularisation.dropout))
+    return cast(x), [cast(state) for state in states], [cast(weight) for weight in weights], regularisation

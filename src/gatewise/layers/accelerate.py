@@ -11,10 +11,19 @@ from torch.nn.utils.parametrize import is_parametrized
 from gatewise.errors import InputError
 from gatewise.kernels import ops
 from gatewise.layers.gru import GRU, GRUCell
+from gatewise.layers.lstm import LSTM, LSTMCell
+from gatewise.layers.rnn import RNN, RNNCell
 
 # torch's class: ours, which has the same attributes and computes the same
-_SERVED: dict[type[nn.Module], type[nn.Module]] = {nn.GRU: GRU, nn.GRUCell: GRUCell}
-_RECURRENT = {"RNN", "GRU", "LSTM", "RNNCell", "GRUCell", "LSTMCell"}
+_SERVED: dict[type[nn.Module], type[nn.Module]] = {
+    nn.GRU: GRU,
+    nn.LSTM: LSTM,
+    nn.RNN: RNN,
+    nn.GRUCell: GRUCell,
+    nn.LSTMCell: LSTMCell,
+    nn.RNNCell: RNNCell,
+}
+_RECURRENT = {kind.__name__ for kind in _SERVED}
 
 
 @dataclass(repr=False)
@@ -38,7 +47,7 @@ class Acceleration:
         stuck = []
         for name, module, theirs in self._undoable:
             if _change_class(module, _SERVED[theirs], theirs):
-                del module.reset, module.backend
+                del module.backend
             else:
                 stuck.append((name, module, theirs))
         self._undoable = stuck
@@ -66,7 +75,7 @@ class Acceleration:
 
 
 def accelerate(model: nn.Module, *, backend: str = "auto") -> Acceleration:
-    """Let gatewise compute every torch.nn.GRU and torch.nn.GRUCell of a model, in place; says what it swapped.
+    """Let gatewise compute every GRU, LSTM and RNN of torch.nn in a model, and their cells, in place; says what it did.
 
     The modules stay the same objects with the same parameters, so that optimizers, tied weights, hooks, state dicts
     and torch's checkpoints keep working. What asks for torch's classes themselves (torch.jit.script, quantization,
@@ -85,7 +94,7 @@ def accelerate(model: nn.Module, *, backend: str = "auto") -> Acceleration:
     for name, module in model.named_modules():
         theirs = next((kind for kind in _SERVED if isinstance(module, kind)), None)
         if theirs and "forward" not in vars(module) and _change_class(module, theirs, _SERVED[theirs]):
-            vars(module).update(reset="after", backend=backend)
+            vars(module)["backend"] = backend
             done.swapped.append(name)
             done._undoable.append((name, module, theirs))
         elif reason := _why_left(module):
@@ -123,7 +132,7 @@ def _why_left(module: nn.Module) -> str | None:
     if isinstance(module, tuple(_SERVED)):
         own = "its forward was replaced" if "forward" in vars(module) else f"{name} is a subclass of torch's"
         return f"{own} and may compute something else"
-    return f"{name} is not served yet" if isinstance(module, RNNBase | RNNCellBase) else None
+    return f"{name} is none of torch's layers" if isinstance(module, RNNBase | RNNCellBase) else None
 
 
 def _enumerate(names: list[str]) -> str:

@@ -34,22 +34,21 @@ inline void fail(const std::string& where, const std::string& what) {
     std::printf("FAILED %s: %s\n", where.c_str(), what.c_str());
 }
 
-// Every element within `tolerance` of the largest, or of `least_largest`; and nothing written beside the elements.
+// Every element within `tolerance` of the largest, or of `least_largest`; and nothing written beside the elements, or
+// where NaN is expected.
 template <typename Number>
-void check_close(const std::string& where, const char* name, const Array<Number>& array,
+void check_close(const std::string& where, const std::string& name, const Array<Number>& array,
                  const std::vector<double>& expected, double tolerance, double least_largest) {
-    if (!array.gaps_are_untouched()) fail(where, std::string(name) + ": wrote beside its rows");
+    if (!array.untouched_beside(expected)) fail(where, name + ": wrote beside its rows");
     if (!array.present()) return;
     const std::vector<double> got = array.values();
     double largest = least_largest;
     for (double value : expected) largest = std::max(largest, std::abs(value));
     for (std::size_t i = 0; i < got.size(); ++i)
-        if (!(std::abs(got[i] - expected[i]) <= tolerance * largest))
-            return fail(where, std::string(name) + "[" + std::to_string(i) + "] is " + std::to_string(got[i]) +
+        if (!std::isnan(expected[i]) && !(std::abs(got[i] - expected[i]) <= tolerance * largest))
+            return fail(where, name + "[" + std::to_string(i) + "] is " + std::to_string(got[i]) +
                                    ", not " + std::to_string(expected[i]) + "; largest " + std::to_string(largest));
 }
-
-inline std::string text(Reset reset) { return reset == Reset::after ? "after" : "before"; }
 
 // The program's result, after a line that says what was done.
 inline int finish(const std::string& done) {

@@ -1,147 +1,235 @@
-// The GRU and its gradients in double precision, element by element: what the kernels are compared with. The equations
-// bear the numbers of kernels/reference.py.
+// The cells and their gradients in double precision, element by element: what the kernels are compared with. The
+// equations bear the numbers of kernels/reference.py.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
+#include <limits>
 #include <vector>
 
-#include "gru.h"
+#include "recurrence.h"
 
 namespace gatewise {
 
 using Doubles = std::vector<double>;
 
-struct GruInputs {
-    Doubles x;             // (T, B, I)
-    Doubles h0;            // (B, H)
-    Doubles weight_ih;     // (3H, I): the gates r, z, n, one below the other
-    Doubles weight_hh;     // (3H, H)
-    Doubles bias_ih;       // (3H,)
-    Doubles bias_hh;       // (3H,)
-    Doubles dy;            // (T, B, H): gradient of y
-    Doubles dhn;           // (B, H): gradient of the last state
+constexpr Index gate_count(Cell cell) {
+    return cell == Cell::lstm ? 4 : cell == Cell::gru_after || cell == Cell::gru_before ? 3 : 1;
+}
+
+// Step `step` of row b of the sweep among those of a sequence, which are T * B, step by step, or packed.
+inline Index position(const Shape& s, Index step, Index b) {
+    if (!s.rows) return step * s.B + b;
+    const Index time = s.rows->reverse ? s.rows->lengths[b] - 1 - step : step;
+    return s.rows->packed ? s.rows->offset[time] + b : time * s.B + s.rows->order[b];
+}
+
+// Whether row b of the sweep begins anew with that step. The resets are contiguous.
+inline bool begins(const Shape& s, Index step, Index b) {
+    if (step == 0 || !s.rows || !s.rows->resets.data) return step == 0;
+    return s.rows->resets.data[position(s, s.rows->reverse ? step - 1 : step, b)];
+}
+
+struct Inputs {
+    Doubles x;          // (T, B, I), or packed
+    Doubles h0, c0;     // (B, H)
+    Doubles weight_ih;  // (GH, I): the gates r, z, n of a GRU and i, f, g, o of an LSTM, one below the other
+    Doubles weight_hh;  // (GH, H)
+    Doubles bias_ih;    // (GH,)
+    Doubles bias_hh;    // (GH,)
+    Doubles dy;         // (T, B, H), or packed: gradient of y
+    Doubles dhn, dcn;   // (B, H): gradient of the last states
 };
 
-struct GruResults {
-    Doubles y;  // (T, B, H)
-    Doubles hn;
-    Doubles dx, dh0, dweight_ih, dweight_hh, dbias_ih, dbias_hh;  // as the inputs
+struct Results {
+    Doubles y;  // (T, B, H), or packed; NaN where a row has ended
+    Doubles hn, cn;
+    Doubles dx, dh0, dc0, dweight_ih, dweight_hh, dbias_ih, dbias_hh;  // as the inputs; dx is NaN where a row has ended
+    double closest = 1;  // that a sum came to the kink of a relu
 };
 
-class GruDefinition {
+class Definition {
   public:
-    GruDefinition(const GruShape& shape, const GruInputs& inputs) : s_(shape), in_(inputs) {
-        out_.hn = in_.h0;
-        out_.dh0 = in_.dhn;
-        out_.dx.assign(in_.x.size(), 0);
-        out_.dweight_ih.assign(in_.weight_ih.size(), 0);
-        out_.dweight_hh.assign(in_.weight_hh.size(), 0);
-        out_.dbias_ih.assign(in_.bias_ih.size(), 0);
-        out_.dbias_hh.assign(in_.bias_hh.size(), 0);
-        steps_.resize(static_cast<std::size_t>(s_.T * s_.B));
+    Definition(Cell cell, const Shape& shape, const Inputs& inputs)
+        : cell_(cell), s_(shape), G_(gate_count(cell)), in_(inputs) {
+        constexpr double unwritten = std::numeric_limits<double>::quiet_NaN();
+        out_.y.assign(in_.dy.size(), unwritten);
+        out_.dx.assign(in_.x.size(), unwritten);
+        out_.hn = out_.cn = out_.dh0 = out_.dc0 = Doubles(in_.h0.size());
+        out_.dweight_ih.resize(in_.weight_ih.size());
+        out_.dweight_hh.resize(in_.weight_hh.size());
+        out_.dbias_ih.resize(in_.bias_ih.size());
+        out_.dbias_hh.resize(in_.bias_hh.size());
     }
 
-    GruResults results() {
-        for (Index t = 0; t < s_.T; ++t)
-            for (Index b = 0; b < s_.B; ++b) {
-                double* h = &out_.hn[b * s_.H];
-                forward(&in_.x[(t * s_.B + b) * s_.I], h, steps_[t * s_.B + b]);
-                out_.y.insert(out_.y.end(), h, h + s_.H);
-            }
-        for (Index t = s_.T - 1; t >= 0; --t)
-            for (Index b = 0; b < s_.B; ++b) {
-                const Index i = t * s_.B + b;
-                for (Index j = 0; j < s_.H; ++j) out_.dh0[b * s_.H + j] += in_.dy[i * s_.H + j];
-                backward(&in_.x[i * s_.I], steps_[i], &out_.dh0[b * s_.H], &out_.dx[i * s_.I]);
-            }
+    Results results() {
+        for (Index b = 0; b < s_.B; ++b) sweep(b, s_.rows ? s_.rows->lengths[b] : s_.T);
         return out_;
     }
 
   private:
     struct Step {
-        Doubles h, r, z, n;  // h: the state before
-        Doubles c;           // after: W_hn h + b_hn; before: r * h
+        Doubles h, c;   // the states before
+        Doubles gates;  // (G, H)
+        Doubles m;      // gru_after: W_hn h + b_hn; gru_before: r * h; lstm: c'
     };
 
     static double sigmoid(double a) { return 1 / (1 + std::exp(-a)); }
 
-    // Row j of gate g of a matrix (3H, columns) times v.
-    double product(const Doubles& matrix, Index g, Index j, const double* v, Index columns) const {
-        const double* row = &matrix[(g * s_.H + j) * columns];
+    // Row b of the sweep, forward and back.
+    void sweep(Index b, Index length) {
+        const Index H = s_.H, place = (s_.rows ? s_.rows->order[b] : b) * H;
+        const auto row = [&](const Doubles& v) { return Doubles(v.begin() + place, v.begin() + place + H); };
+        const Doubles h0 = row(in_.h0), c0 = row(in_.c0);
+        Doubles h = h0, c = c0, dh = row(in_.dhn), dc = row(in_.dcn);
+        std::vector<Step> steps(length);
+        for (Index t = 0; t < length; ++t) {
+            if (begins(s_, t, b)) h = h0, c = c0;
+            forward(&in_.x[position(s_, t, b) * s_.I], h, c, steps[t]);
+            std::copy(h.begin(), h.end(), &out_.y[position(s_, t, b) * H]);
+        }
+        std::copy(h.begin(), h.end(), &out_.hn[place]);
+        std::copy(c.begin(), c.end(), &out_.cn[place]);
+        const auto give_to_first = [&] {
+            for (Index j = 0; j < H; ++j) {
+                out_.dh0[place + j] += dh[j];
+                out_.dc0[place + j] += dc[j];
+            }
+            dh = dc = Doubles(H);
+        };
+        for (Index t = length - 1; t >= 0; --t) {
+            const Index i = position(s_, t, b);
+            for (Index j = 0; j < H; ++j) dh[j] += in_.dy[i * H + j];
+            std::fill_n(&out_.dx[i * s_.I], s_.I, 0.0);
+            backward(&in_.x[i * s_.I], steps[t], dh, dc, &out_.dx[i * s_.I]);
+            if (begins(s_, t, b)) give_to_first();
+        }
+        if (length == 0) give_to_first();
+    }
+
+    // Replaces the states by those after the step.
+    void forward(const double* x, Doubles& h, Doubles& c, Step& s) {
+        const Index H = s_.H;
+        s = {h, c, in_.bias_ih, Doubles(H)};
+        for (Index k = 0; k < G_ * H; ++k) s.gates[k] += product(in_.weight_ih, k, x, s_.I);
+        const auto gate = [&](Index g) { return s.gates.data() + g * H; };
+        const auto past = [&](Index k, const Doubles& v) {
+            return product(in_.weight_hh, k, v.data(), H) + in_.bias_hh[k];
+        };
+        if (cell_ == Cell::gru_after || cell_ == Cell::gru_before) {
+            double *const r = gate(0), *const z = gate(1), *const n = gate(2);
+            const bool after = cell_ == Cell::gru_after;
+            for (Index j = 0; j < H; ++j) {
+                r[j] = sigmoid(r[j] + past(j, s.h));      // (1)
+                z[j] = sigmoid(z[j] + past(H + j, s.h));  // (2)
+                s.m[j] = after ? past(2 * H + j, s.h) : r[j] * s.h[j];
+            }
+            for (Index j = 0; j < H; ++j) {
+                n[j] = std::tanh(n[j] + (after ? r[j] * s.m[j] : past(2 * H + j, s.m)));  // (3)
+                h[j] = (1 - z[j]) * n[j] + z[j] * s.h[j];                                 // (4)
+            }
+        } else if (cell_ == Cell::lstm) {
+            double *const i = gate(0), *const f = gate(1), *const g = gate(2), *const o = gate(3);
+            for (Index j = 0; j < H; ++j) {
+                i[j] = sigmoid(i[j] + past(j, s.h));            // (1)
+                f[j] = sigmoid(f[j] + past(H + j, s.h));        // (2)
+                g[j] = std::tanh(g[j] + past(2 * H + j, s.h));  // (3)
+                o[j] = sigmoid(o[j] + past(3 * H + j, s.h));    // (4)
+                s.m[j] = c[j] = f[j] * s.c[j] + i[j] * g[j];    // (5)
+                h[j] = o[j] * std::tanh(c[j]);                  // (6)
+            }
+        } else {
+            for (Index j = 0; j < H; ++j) {
+                const double sum = s.gates[j] + past(j, s.h);
+                h[j] = s.gates[j] = cell_ == Cell::rnn_tanh ? std::tanh(sum) : std::max(sum, 0.0);  // (1)
+                if (cell_ == Cell::rnn_relu) out_.closest = std::min(out_.closest, std::abs(sum));
+            }
+        }
+    }
+
+    // dh, dc: the gradients of the states after the step, replaced by those of the states before.
+    void backward(const double* x, const Step& s, Doubles& dh, Doubles& dc, double* dx) {
+        const Index H = s_.H, rows = G_ * H;
+        Doubles da(rows), dp;     // before their activations; of W_hh (...) + b_hh
+        Index products_of_h = rows;  // rows of W_hh that are multiplied by h; the others are by m
+        const auto gate = [&](Index g) { return s.gates.data() + g * H; };
+        if (cell_ == Cell::gru_after || cell_ == Cell::gru_before) {
+            const double *const r = gate(0), *const z = gate(1), *const n = gate(2);
+            const bool after = cell_ == Cell::gru_after;
+            for (Index j = 0; j < H; ++j) {
+                da[2 * H + j] = dh[j] * (1 - z[j]) * (1 - n[j] * n[j]);      // (4), (3)
+                da[H + j] = dh[j] * (s.h[j] - n[j]) * z[j] * (1 - z[j]);     // (4), (2)
+                dh[j] *= z[j];                                               // (4)
+            }
+            Doubles dm(H);
+            if (!after) {
+                products_of_h = 2 * H;
+                multiply_back(in_.weight_hh, da, products_of_h, rows, H, dm.data());
+            }
+            for (Index j = 0; j < H; ++j) {
+                da[j] = (after ? da[2 * H + j] * s.m[j] : dm[j] * s.h[j]) * r[j] * (1 - r[j]);  // (3), (1)
+                dh[j] += dm[j] * r[j];                                                          // (3)
+            }
+            dp = da;
+            for (Index j = 0; after && j < H; ++j) dp[2 * H + j] *= r[j];  // (3)
+        } else if (cell_ == Cell::lstm) {
+            const double *const i = gate(0), *const f = gate(1), *const g = gate(2), *const o = gate(3);
+            for (Index j = 0; j < H; ++j) {
+                const double tanh_c = std::tanh(s.m[j]);
+                dc[j] += dh[j] * o[j] * (1 - tanh_c * tanh_c);         // (6)
+                da[j] = dc[j] * g[j] * i[j] * (1 - i[j]);              // (5), (1)
+                da[H + j] = dc[j] * s.c[j] * f[j] * (1 - f[j]);        // (5), (2)
+                da[2 * H + j] = dc[j] * i[j] * (1 - g[j] * g[j]);      // (5), (3)
+                da[3 * H + j] = dh[j] * tanh_c * o[j] * (1 - o[j]);    // (6), (4)
+                dc[j] *= f[j];                                         // (5)
+                dh[j] = 0;
+            }
+            dp = da;
+        } else {
+            for (Index j = 0; j < H; ++j) {
+                const double h = s.gates[j];
+                da[j] = dh[j] * (cell_ == Cell::rnn_tanh ? 1 - h * h : h > 0 ? 1 : 0);  // (1)
+                dh[j] = 0;
+            }
+            dp = da;
+        }
+        multiply_back(in_.weight_ih, da, 0, rows, s_.I, dx);
+        multiply_back(in_.weight_hh, dp, 0, products_of_h, H, dh.data());
+        add_outer(out_.dweight_ih, da, 0, rows, x, s_.I);
+        add_outer(out_.dweight_hh, dp, 0, products_of_h, s.h.data(), H);
+        add_outer(out_.dweight_hh, dp, products_of_h, rows, s.m.data(), H);
+        for (Index k = 0; k < rows; ++k) {
+            out_.dbias_ih[k] += da[k];
+            out_.dbias_hh[k] += dp[k];
+        }
+    }
+
+    // Row k of a matrix (GH, columns) times v.
+    static double product(const Doubles& matrix, Index k, const double* v, Index columns) {
+        const double* row = &matrix[k * columns];
         double sum = 0;
-        for (Index k = 0; k < columns; ++k) sum += row[k] * v[k];
+        for (Index i = 0; i < columns; ++i) sum += row[i] * v[i];
         return sum;
     }
-    double input(Index g, Index j, const double* x) const {
-        return product(in_.weight_ih, g, j, x, s_.I) + in_.bias_ih[g * s_.H + j];
-    }
-    double hidden(Index g, Index j, const double* h) const {
-        return product(in_.weight_hh, g, j, h, s_.H) + in_.bias_hh[g * s_.H + j];
+
+    // to += v times the matrix (GH, columns), of its rows from `begin` to `end`
+    static void multiply_back(const Doubles& matrix, const Doubles& v, Index begin, Index end, Index columns,
+                              double* to) {
+        for (Index k = begin; k < end; ++k)
+            for (Index i = 0; i < columns; ++i) to[i] += v[k] * matrix[k * columns + i];
     }
 
-    void forward(const double* x, double* h, Step& s) const {
-        s = {Doubles(h, h + s_.H), Doubles(s_.H), Doubles(s_.H), Doubles(s_.H), Doubles(s_.H)};
-        for (Index j = 0; j < s_.H; ++j) {
-            s.r[j] = sigmoid(input(0, j, x) + hidden(0, j, s.h.data()));  // (1)
-            s.z[j] = sigmoid(input(1, j, x) + hidden(1, j, s.h.data()));  // (2)
-            s.c[j] = s_.reset == Reset::after ? hidden(2, j, s.h.data()) : s.r[j] * s.h[j];
-        }
-        for (Index j = 0; j < s_.H; ++j) {
-            const double from_past = s_.reset == Reset::after ? s.r[j] * s.c[j] : hidden(2, j, s.c.data());
-            s.n[j] = std::tanh(input(2, j, x) + from_past);     // (3)
-            h[j] = (1 - s.z[j]) * s.n[j] + s.z[j] * s.h[j];     // (4)
-        }
+    // The matrix (GH, columns), its rows from `begin` to `end`, += the outer product of v and u
+    static void add_outer(Doubles& matrix, const Doubles& v, Index begin, Index end, const double* u, Index columns) {
+        for (Index k = begin; k < end; ++k)
+            for (Index i = 0; i < columns; ++i) matrix[k * columns + i] += v[k] * u[i];
     }
 
-    // dh: the gradient of the state after the step, replaced by that of the state before.
-    void backward(const double* x, const Step& s, double* dh, double* dx) {
-        Doubles dr(s_.H), dz(s_.H), dn(s_.H), dhn(s_.H);  // before their activations; dhn: of W_hn (...) + b_hn
-        for (Index j = 0; j < s_.H; ++j) {
-            dn[j] = dh[j] * (1 - s.z[j]) * (1 - s.n[j] * s.n[j]);               // (4), (3)
-            dz[j] = dh[j] * (s.h[j] - s.n[j]) * s.z[j] * (1 - s.z[j]);          // (4), (2)
-            dh[j] *= s.z[j];                                                    // (4)
-            dhn[j] = s_.reset == Reset::after ? dn[j] * s.r[j] : dn[j];         // (3)
-        }
-        Doubles dc(s_.H);
-        multiply_back(in_.weight_hh, 2, dhn, s_.H, dc.data());
-        for (Index j = 0; j < s_.H; ++j) {
-            const bool after = s_.reset == Reset::after;
-            dr[j] = (after ? dn[j] * s.c[j] : dc[j] * s.h[j]) * s.r[j] * (1 - s.r[j]);  // (3), (1)
-            dh[j] += after ? dc[j] : dc[j] * s.r[j];                                     // (3)
-        }
-        multiply_back(in_.weight_hh, 0, dr, s_.H, dh);
-        multiply_back(in_.weight_hh, 1, dz, s_.H, dh);
-        const Doubles* gates[] = {&dr, &dz, &dn};
-        for (Index g = 0; g < 3; ++g) {
-            multiply_back(in_.weight_ih, g, *gates[g], s_.I, dx);
-            add_outer(out_.dweight_ih, out_.dbias_ih, g, *gates[g], x, s_.I);
-        }
-        add_outer(out_.dweight_hh, out_.dbias_hh, 0, dr, s.h.data(), s_.H);
-        add_outer(out_.dweight_hh, out_.dbias_hh, 1, dz, s.h.data(), s_.H);
-        add_outer(out_.dweight_hh, out_.dbias_hh, 2, dhn, s_.reset == Reset::after ? s.h.data() : s.c.data(), s_.H);
-    }
-
-    // to += v times the rows of gate g of a matrix (3H, columns)
-    void multiply_back(const Doubles& matrix, Index g, const Doubles& v, Index columns, double* to) const {
-        for (Index j = 0; j < s_.H; ++j) {
-            const double* row = &matrix[(g * s_.H + j) * columns];
-            for (Index k = 0; k < columns; ++k) to[k] += v[j] * row[k];
-        }
-    }
-
-    // Gate g of a matrix (3H, columns) += the outer product of v and u; of its bias += v
-    void add_outer(Doubles& matrix, Doubles& bias, Index g, const Doubles& v, const double* u, Index columns) const {
-        for (Index j = 0; j < s_.H; ++j) {
-            double* row = &matrix[(g * s_.H + j) * columns];
-            for (Index k = 0; k < columns; ++k) row[k] += v[j] * u[k];
-            bias[g * s_.H + j] += v[j];
-        }
-    }
-
-    const GruShape s_;
-    const GruInputs& in_;
-    GruResults out_;
-    std::vector<Step> steps_;
+    const Cell cell_;
+    const Shape s_;
+    const Index G_;
+    const Inputs& in_;
+    Results out_;
 };
 
 }  // namespace gatewise

@@ -15,15 +15,16 @@ namespace {
 constexpr double float32_tolerance = 1e-4, int8_tolerance = 5e-2;  // of states up to 1
 
 std::string text(const StreamShape& s) {
+    const char* const reset = s.reset == Reset::after ? "after" : "before";
     return "L" + std::to_string(s.L) + "-B" + std::to_string(s.B) + "-I" + std::to_string(s.I) + "-H" +
-           std::to_string(s.H) + "-" + text(s.reset);
+           std::to_string(s.H) + "-" + reset;
 }
 
 // The arrays of one step, and what should come out. Only read, by any number of calls at once.
 struct Problem {
     StreamShape shape;
     std::deque<Array<float>> arrays;  // of each layer weight_ih, weight_hh, bias_ih, bias_hh
-    std::vector<GruWeights> weights;
+    std::vector<WeightsOf<float>> weights;
     Array<float> x, state;
     Doubles expected;
 
@@ -54,10 +55,11 @@ struct Problem {
             const std::size_t size = static_cast<std::size_t>(shape.B * shape.H);
             const double* h = states.data() + layer * shape.B * shape.H;
             const auto values = [&](Index i) { return arrays[4 * layer + i].values(); };
-            const GruInputs inputs{input,     Doubles(h, h + size), values(0),     values(1),
-                                   values(2), values(3),            Doubles(size), Doubles(size)};
-            const GruShape one_step{1, shape.B, shape.inputs(layer), shape.H, shape.reset};
-            input = GruDefinition(one_step, inputs).results().hn;
+            const Doubles zeros(size);
+            const Inputs inputs{input,     Doubles(h, h + size), zeros, values(0), values(1),
+                                values(2), values(3),            zeros, zeros,     zeros};
+            const Cell cell = shape.reset == Reset::after ? Cell::gru_after : Cell::gru_before;
+            input = Definition(cell, {1, shape.B, shape.inputs(layer), shape.H}, inputs).results().hn;
             expected.insert(expected.end(), input.begin(), input.end());
         }
     }
@@ -112,7 +114,7 @@ void check_sums(const Problem& problem, const StreamKernels& kernels, Random& ra
         const float value = static_cast<float>(values[i]);
         return i++ == place ? std::nextafter(value, infinity) : value;
     });
-    std::vector<GruWeights> weights = problem.weights;
+    std::vector<WeightsOf<float>> weights = problem.weights;
     weights[0].ih = changed.data();
     for (Index stripes : {1, 3, 31}) {
         int different = 0;

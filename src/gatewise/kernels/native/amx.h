@@ -114,7 +114,7 @@ struct AmxBfloat16 {
 
     // Large, for each chunk the sums are loaded and stored: 1024 rows at H=256.
     static constexpr Index backward_chunk_bytes = 4096 * 1024;
-    static constexpr Index unpacked_forward_rows = 0, unpacked_backward_rows = 0;
+    static constexpr Index unpacked_forward_steps = 0, unpacked_backward_rows = 0;
 
     // All eight tiles of 16 rows of 64 bytes. A thread that leaves them set up is slower to switch to and from.
     class Session {
@@ -198,10 +198,10 @@ struct AmxBfloat16 {
     // other threads still read the former.
     class State {
       public:
-        static Index size(const GruShape& s, Index rows, Index) {
+        static Index size(const Shape& s, Index rows, Index) {
             return rows * padded(s.H) + 2 * Matrix::size(rows, s.H);
         }
-        State(float* memory, const GruForwardOf<Bfloat16>& call, const Share& share, Index rows)
+        State(float* memory, const ForwardOf<Bfloat16>& call, const Share& share, Index rows)
             : call_(call), share_(share), exact_(memory), slot_(padded(call.shape.H)),
               before_(memory + rows * slot_, call.shape.H),
               after_(memory + rows * slot_ + Matrix::size(rows, call.shape.H), call.shape.H) {}
@@ -216,7 +216,7 @@ struct AmxBfloat16 {
                     after_.set(row, p * lanes, used, h);
                 }
         }
-        void find(Index t) {
+        void find(Index t, Index) {
             std::swap(before_, after_);
             y_ = call_.y.at(t, share_.row_begin);
             y_row_ = call_.y.row;
@@ -230,7 +230,7 @@ struct AmxBfloat16 {
         }
 
       private:
-        const GruForwardOf<Bfloat16>& call_;
+        const ForwardOf<Bfloat16>& call_;
         const Share& share_;
         float* exact_;
         Index slot_;
@@ -277,10 +277,11 @@ struct AmxBfloat16 {
         Index slot_, unit_end_, row_;
     };
 
-    static Index back_panel_size(Index hidden_size) { return 3 * tiles(hidden_size, tile_depth) * tile_numbers; }
+    static Index segment_size(Index hidden_size) { return tiles(hidden_size, tile_depth) * tile_numbers; }
 
-    static void pack_back(Bfloat16* packed, const Bfloat16* matrix, Index rows, Index columns, Index begin, Index end) {
-        for (Index p = begin; p < end; ++p, packed += back_panel_size(rows))
+    static void pack_back(Bfloat16* packed, Index panel, const Bfloat16* matrix, Index rows, Index columns, Index begin,
+                          Index end) {
+        for (Index p = begin; p < end; ++p, packed += panel)
             for (Index k = 0; k < rows; k += tile_depth) {
                 Vec pairs[lanes];
                 take_pairs(pairs, rows - k, lanes_used(columns, p),
@@ -290,13 +291,12 @@ struct AmxBfloat16 {
     }
 
     template <int Slots, typename Body>
-    static void multiply_back(const Gates& gates, Index first, Index count, Index slot, Index segment, Index depth,
-                              const Bfloat16* packed, Index begin, Index end, const Body& body) {
+    static void multiply_back(const Gates& gates, Index first, Index count, Index slot, Index depth,
+                              const Bfloat16* packed, Index size, Index begin, Index end, const Body& body) {
         const Index steps = tiles(depth, tile_depth);
         const Tiles a{gates.row(first, slot), tile_height * gates.width(), tile_depth, gates.width()};
         const auto use = [&](Index row, Index panel, const Vec* sum) { body(row, panel, sum[0]); };
-        multiply_rows<1>(a, first, count, Slots * steps, packed + segment * steps * tile_numbers,
-                         back_panel_size(depth), begin, end, use);
+        multiply_rows<1>(a, first, count, Slots * steps, packed, size, begin, end, use);
     }
 
     static Index sum_rows(Index rows) { return tiles(rows, tile_height) * tile_height; }
@@ -305,7 +305,7 @@ struct AmxBfloat16 {
     // [16 columns of a factor][32 rows of the chunk].
     class RowSums {
       public:
-        static Index size(const GruShape& s, Index rows, GateRow row) {
+        static Index size(const Shape& s, Index rows, GateRow row) {
             const Index left = std::max(panels(s.I), panels(s.H)), right = row.width / lanes;
             return (left + right) * tiles(rows, tile_depth) * tile_numbers / 2;
         }

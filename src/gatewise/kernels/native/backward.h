@@ -1,113 +1,156 @@
 // The backward sweep: the derivative of each numbered equation of kernels/reference.py, last equation first.
 #pragma once
 
-#include "plan.h"
+#include <optional>
+
+#include "forward.h"
 
 namespace gatewise {
 namespace {
 
-// What the threads of a backward call share, and what each group has of its own.
+// What a step of a row left for its derivative.
+template <typename Number>
+struct RowStep {
+    const float* saved;
+    const Number* dy;    // or null
+    const float* c;      // the second state before the step
+};
+
+// Whether a call packs the weights; else it reads them where they lie, and writes their gradients in place.
 template <typename Arithmetic>
+bool packs_backward(const Shape& s) {
+    return s.T * s.B > Arithmetic::unpacked_backward_rows;
+}
+
+// What the threads of a backward call share, and what each group has of its own.
+template <typename Cell, typename Arithmetic>
 struct BackwardSpace {
     using Number = typename Arithmetic::Number;
 
-    const bool packs;  // the weights; else they are read where they lie, and their gradients written in place
-    // Packed weights, all panels.
-    typename Arithmetic::Weight* weight_ih;  // panels of I columns, for slots r z n
-    typename Arithmetic::Weight* weight_hh;  // panels of H columns, for slots hn r z, or r z n
+    const bool packs;
+    const bool replays;  // what the forward did not save
+    std::optional<ForwardSpace<Cell, Arithmetic>> forward;
+    Number* discarded;
+    // Packed weights, all panels, a segment for each gate.
+    typename Arithmetic::Weight* weight_ih;  // panels of I columns
+    typename Arithmetic::Weight* weight_hh;  // panels of H columns, in the order of the gradients' first slots
     // Of each group: its part of what is summed over the batch, transposed, so that the long side is the vectors' own.
-    float* dweight_ih;  // (I, slots r z n)
-    float* dweight_hh;  // (H, slots hn r z, or r z n)
-    float* dbias;       // one gates' row
+    float* dweight_ih;  // (I, slots of the gates)
+    float* dweight_hh;  // (H, first slots)
+    float* dbias;       // one row of gradients
     // Of each group: the state of the sweep.
-    float* dgates;        // gradients of a chunk's gates before their activation
-    float* dh;            // (rows, slot): gradient of the state
-    Number* reset_state;  // before: r * h of a chunk
-    float* sums;          // of each thread: what it needs to sum over a chunk's rows
+    float* dgates;    // gradients of a chunk's gates before their activation
+    float* dh;        // (rows, slot): gradient of the state
+    float* dc;        // (rows, slot): of the second state
+    float* restarts;  // (rows, slot), twice: of the first states, from where the rows began anew
+    Number* factor;   // the factor of the second product, of a chunk
+    float* sums;      // of each thread: what it needs to sum over a chunk's rows
     // Of each thread: pointers to rows.
     const Number** x_rows;
     Number** dx_rows;
     const Number** state_rows;
-    const Number** reset_rows;
-    Barrier* barriers;      // one a group
-    Index rows, steps;      // most rows of a group, most steps of a chunk
-    Index panel;            // packed numbers of a panel
+    const Number** factor_rows;
+    RowStep<Number>* row_steps;
+    Barrier* barriers;       // one a group
+    Index rows, steps;       // most rows of a group, most steps of a chunk
+    Index segment;           // packed numbers of a gate's weights in a panel
     Index ih_rows, hh_rows;  // of the sums, padded as the arithmetic needs it
     Index gates_size, sums_size;  // of a group, of a thread
 
-    BackwardSpace(Arena& arena, const GruShape& s, Grid grid) : packs(s.T * s.B > Arithmetic::unpacked_backward_rows) {
+    // every: steps from one checkpoint to the next; 0: the forward saved all.
+    BackwardSpace(Arena& arena, const Shape& s, Grid grid, Index every)
+        : packs(packs_backward<Arithmetic>(s) || every > 0), replays(every > 0) {
         using Weight = typename Arithmetic::Weight;
-        const bool before = s.reset == Reset::before;
-        const GateRow row = saved_row(s);
-        const Index shares = grid.shares();
+        const GateRow row(s.H, Cell::gradients);
+        const Index shares = grid.shares(), width = Cell::gates * row.slot;
         rows = most_rows(s, grid);
         steps = packs ? chunk_steps(s, grid, rows, row.width, Arithmetic::backward_chunk_bytes) : s.T;
-        panel = Arithmetic::back_panel_size(s.H);
+        if (replays && Cell::has_second_state) steps = std::min(every, s.T);  // each chunk begins at a checkpoint
+        if (replays) forward.emplace(arena, s, grid, true, false, nullptr, steps);
+        discarded = arena.take<Number>(replays ? s.B * s.H : 0);
+        segment = Arithmetic::segment_size(s.H);
         ih_rows = Arithmetic::sum_rows(s.I);
         hh_rows = Arithmetic::sum_rows(s.H);
         gates_size = Arithmetic::Gates::size(steps * rows, row, s.H);
         sums_size = packs ? Arithmetic::RowSums::size(s, steps * rows, row) : 0;
-        weight_ih = arena.take<Weight>(packs ? panels(s.I) * panel : 0);
-        weight_hh = arena.take<Weight>(packs ? panels(s.H) * panel : 0);
-        dweight_ih = arena.take(packs ? grid.groups * ih_rows * 3 * row.slot : 0);
-        dweight_hh = arena.take(packs ? grid.groups * hh_rows * 3 * row.slot : 0);
+        weight_ih = arena.take<Weight>(packs ? panels(s.I) * Cell::gates * segment : 0);
+        weight_hh = arena.take<Weight>(packs ? panels(s.H) * Cell::gates * segment : 0);
+        dweight_ih = arena.take(packs ? grid.groups * ih_rows * width : 0);
+        dweight_hh = arena.take(packs ? grid.groups * hh_rows * width : 0);
         dbias = arena.take(grid.groups * row.width);
         dgates = arena.take(grid.groups * gates_size);
         dh = arena.take(grid.groups * rows * row.slot);
-        reset_state = arena.take<Number>(before ? grid.groups * steps * rows * row.slot : 0);
+        dc = arena.take(Cell::has_second_state ? grid.groups * rows * row.slot : 0);
+        restarts = arena.take(s.has_resets() ? 2 * grid.groups * rows * row.slot : 0);
+        factor = arena.take<Number>(Cell::has_second_product ? grid.groups * steps * rows * row.slot : 0);
         sums = arena.take(shares * sums_size);
         x_rows = arena.take<const Number*>(shares * steps * rows);
         dx_rows = arena.take<Number*>(shares * steps * rows);
         state_rows = arena.take<const Number*>(shares * steps * rows);
-        reset_rows = arena.take<const Number*>(before ? shares * steps * rows : 0);
+        factor_rows = arena.take<const Number*>(Cell::has_second_product ? shares * steps * rows : 0);
+        row_steps = arena.take<RowStep<Number>>(shares * steps * rows);
         barriers = arena.take<Barrier>(grid.groups);
     }
 };
 
 // `Arithmetic` as in forward.h.
-template <typename Arithmetic>
+template <typename Cell, typename Arithmetic>
 class BackwardSweep {
     using Number = typename Arithmetic::Number;
     using Weight = typename Arithmetic::Weight;
+    static constexpr int gates = Cell::gates;
 
   public:
-    BackwardSweep(const GruBackwardOf<Number>& call, const BackwardSpace<Arithmetic>& space, const Share& share)
-        : call_(call), space_(space), share_(share), s_(call.shape), after_(s_.reset == Reset::after),
-          row_(saved_row(s_)),
-          dweight_ih_(space.dweight_ih + share.group * space.ih_rows * 3 * row_.slot),
-          dweight_hh_(space.dweight_hh + share.group * space.hh_rows * 3 * row_.slot),
+    BackwardSweep(const BackwardOf<Number>& call, const BackwardSpace<Cell, Arithmetic>& space, const Share& share)
+        : call_(call), space_(space), share_(share), s_(call.shape), row_(s_.H, Cell::gradients),
+          saved_row_(s_.H, Cell::saved),
+          dweight_ih_(space.dweight_ih + share.group * space.ih_rows * gates * row_.slot),
+          dweight_hh_(space.dweight_hh + share.group * space.hh_rows * gates * row_.slot),
           dbias_(space.dbias + share.group * row_.width),
           dgates_(space.dgates + share.group * space.gates_size, row_, s_.H),
           dh_(space.dh + share.group * space.rows * row_.slot),
-          reset_state_(space.reset_state + share.group * space.steps * space.rows * row_.slot),
+          dc_(space.dc + (Cell::has_second_state ? share.group * space.rows * row_.slot : 0)),
+          restarts_(space.restarts + (s_.has_resets() ? 2 * share.group * space.rows * row_.slot : 0)),
+          factor_(space.factor + share.group * space.steps * space.rows * row_.slot),
           row_sums_(space.sums + share.share * space.sums_size, share, row_, space.steps * space.rows),
           x_rows_(space.x_rows + share.share * space.steps * space.rows),
           dx_rows_(space.dx_rows + share.share * space.steps * space.rows),
           state_rows_(space.state_rows + share.share * space.steps * space.rows),
-          reset_rows_(space.reset_rows + share.share * space.steps * space.rows) {}
+          factor_rows_(space.factor_rows + share.share * space.steps * space.rows),
+          row_steps_(space.row_steps + share.share * space.steps * space.rows) {
+        if (!space.replays) return;
+        const Sequence<Number> y{const_cast<Number*>(call.y.data), call.y.step, call.y.row};  // only read
+        again_.emplace(ForwardOf<Number>{s_, call.weights, call.x, call.h0, call.c0, y, nullptr, nullptr, nullptr, {}, 0,
+                                         space.discarded});
+        forward_.emplace(*again_, *space.forward, share, true);
+    }
+
+    BackwardSweep(const BackwardSweep&) = delete;  // forward_ points at again_
 
     // The three parts of a call; between them, all shares wait for each other.
     void prepare() {
         if (space_.packs) pack();
+        if (forward_) forward_->prepare();
         clear_bias_sums();
         dgates_.clear_padding(space_.steps * share_.rows(), share_.panel_end);
-        start_from_last_state();
+        start_from_last_states();
     }
 
     void sweep() {
-        for (Index end = s_.T; end > 0; end -= std::min(end, space_.steps)) {
-            const Index steps = std::min(end, space_.steps), begin = end - steps;
-            find_rows(begin, steps);
-            for (Index step = steps - 1; step >= 0; --step) {
-                const Index first = step * share_.rows();
-                const bool wanted = begin + step > 0 || call_.dh0 != nullptr;
-                if (after_) {
-                    step_after(begin + step, first, wanted);
+        for (Index end = s_.T; end > 0; end -= chunk_of(end)) {
+            const Index begin = end - chunk_of(end), rows = find_rows(begin, end);
+            Index first = rows;
+            for (Index t = end - 1; t >= begin; --t) {
+                const Index count = rows_at(s_, share_, t);
+                first -= count;
+                const bool wanted = t > 0 || call_.dh0 != nullptr;
+                if constexpr (Cell::has_second_product) {
+                    two_products(first, count, wanted);
                 } else {
-                    step_before(begin + step, first, wanted);
+                    one_product(first, count, wanted);
                 }
+                end_restarted_rows(t, count);
             }
-            const Index rows = steps * share_.rows();
             if (!space_.packs) {
                 write_weight_gradients_in_place(rows);
             } else if (end == s_.T) {
@@ -119,26 +162,27 @@ class BackwardSweep {
             write_input_gradients(rows);
             share_.wait();  // everyone is done with this chunk's gradients
         }
-        write_first_state_gradient();
+        write_first_state_gradients();
     }
 
     void finish() { write_summed_gradients(); }
 
   private:
+    // Steps of the chunk that ends before step `end`. All begin at a multiple of as many as fit.
+    Index chunk_of(Index end) const { return (end - 1) % space_.steps + 1; }
+
     // Every panel; the threads share them.
     void pack() {
-        const auto pack = [&](Weight* packed, const Number* gates, Index columns, Index first_gate) {
+        const auto pack = [&](Weight* packed, const Number* matrix, Index columns, auto gate_of) {
             const auto [begin, end] = part_of(panels(columns), share_.share, share_.shares);
-            for (Index slot = 0; slot < 3; ++slot)
-                Arithmetic::pack_back(packed + begin * space_.panel + slot * (space_.panel / 3),
-                                      gates + (slot + first_gate) % 3 * s_.H * columns, s_.H, columns, begin, end);
+            const Index panel = gates * space_.segment;
+            for (int slot = 0; slot < gates; ++slot)
+                Arithmetic::pack_back(packed + begin * panel + slot * space_.segment, panel,
+                                      matrix + gate_of(slot) * s_.H * columns, s_.H, columns, begin, end);
         };
-        if (call_.dx.data) pack(space_.weight_ih, call_.weights.ih, s_.I, 0);
-        pack(space_.weight_hh, call_.weights.hh, s_.H, first_gate());
+        if (call_.dx.data) pack(space_.weight_ih, call_.weights.ih, s_.I, [](int slot) { return slot; });
+        pack(space_.weight_hh, call_.weights.hh, s_.H, [](int slot) { return Cell::gate_of(slot); });
     }
-
-    // The gate whose recurrent weights belong to the first slot of the recurrent gradients: hn r z, or r z n.
-    Index first_gate() const { return after_ ? 2 : 0; }
 
     // floats [first, first + slots * slot) of a row as ranges that hold this share's panels: body(offset, panels).
     template <typename Body>
@@ -154,127 +198,179 @@ class BackwardSweep {
         });
     }
 
-    void start_from_last_state() {
-        for (Index b = 0; b < share_.rows(); ++b)
-            for (Index p = share_.panel_begin; p < share_.panel_end; ++p) {
-                const Number* dhn = call_.dhn.data ? call_.dhn.at(0, share_.row_begin + b) + p * lanes : nullptr;
-                store(dh_ + b * row_.slot + p * lanes, dhn ? load_first(dhn, lanes_used(s_.H, p)) : Vec{});
-            }
-    }
-
-    // Points at the rows of `steps` steps from t on: step by step, the share's rows of the batch in each.
-    void find_rows(Index t, Index steps) {
-        Index i = 0;
-        for (Index step = t; step < t + steps; ++step)
-            for (Index b = share_.row_begin; b < share_.row_end; ++b, ++i) {
-                x_rows_[i] = call_.x.at(step, b);
-                if (call_.dx.data) dx_rows_[i] = call_.dx.at(step, b);
-                state_rows_[i] = step == 0 ? call_.h0.at(0, b) : call_.y.at(step - 1, b);
-                if (!after_) reset_rows_[i] = reset_state_ + i * row_.slot;
-            }
-    }
-
-    // body(row of the chunk, row of the batch, first unit, units): each row and panel of the share at step t.
+    // body(row of the batch, unit, used): the units of the share in each of its rows, or of the first `count` ones.
     template <typename Body>
-    void for_units(Index first, const Body& body) const {
-        for (Index row = 0; row < share_.rows(); ++row)
+    void for_units(Index count, const Body& body) const {
+        for (Index row = 0; row < count; ++row)
+            for (Index p = share_.panel_begin; p < share_.panel_end; ++p) body(row, p * lanes, lanes_used(s_.H, p));
+    }
+
+    float* restarts(int state) const { return restarts_ + state * space_.rows * row_.slot; }
+
+    void start_from_last_states() {
+        const auto start = [&](float* gradient, const Sequence<const Number>& last, int state) {
+            for_units(share_.rows(), [&](Index row, Index unit, Index used) {
+                const Number* from = last.data ? last.at(0, s_.place(share_.row_begin + row)) + unit : nullptr;
+                store(gradient + row * row_.slot + unit, from ? load_first(from, used) : Vec{});
+                if (s_.has_resets()) store(restarts(state) + row * row_.slot + unit, Vec{});
+            });
+        };
+        start(dh_, call_.dhn, 0);
+        if constexpr (Cell::has_second_state) start(dc_, call_.dcn, 1);
+    }
+
+    // Points at the rows of the steps [begin, end): step by step, those of the share's rows that take it. Returns how
+    // many they are.
+    Index find_rows(Index begin, Index end) {
+        const float* again = nullptr;
+        if (forward_) again = forward_->replay(begin, end, begin / std::max<Index>(call_.every, 1), call_.checkpoints);
+        Index i = 0, before = 0;  // before: the first row of the step before
+        for (Index t = begin; t < end; ++t) {
+            const Index row_end = share_.row_begin + rows_at(s_, share_, t), first = i;
+            for (Index b = share_.row_begin; b < row_end; ++b, ++i) {
+                const bool restarts = t == 0 || (s_.has_resets() && s_.resets(t, b));
+                x_rows_[i] = s_.at(call_.x, t, b);
+                if (call_.dx.data) dx_rows_[i] = s_.at(call_.dx, t, b);
+                state_rows_[i] = restarts ? call_.h0.at(0, s_.place(b)) : s_.at(call_.y, t - 1, b);
+                row_steps_[i].saved = again ? again + i * saved_row_.width : saved(t, b);
+                row_steps_[i].dy = call_.dy.data ? s_.at(call_.dy, t, b) : nullptr;
+                if constexpr (Cell::has_second_product) factor_rows_[i] = factor_ + i * row_.slot;
+                if constexpr (Cell::has_second_state) {
+                    if (restarts) row_steps_[i].c = call_.c0.at(0, s_.place(b));
+                    else if (!again) row_steps_[i].c = saved(t - 1, b) + Cell::second_state * row_.slot;
+                    else if (t == begin) row_steps_[i].c = call_.checkpoints.at(t / call_.every, b);
+                    else row_steps_[i].c = row_steps_[before + b - share_.row_begin].saved + Cell::second_state * row_.slot;
+                }
+            }
+            before = first;
+        }
+        return i;
+    }
+
+    const float* saved(Index t, Index b) const { return call_.saved + (s_.offset(t) + b) * saved_row_.width; }
+
+    // What the derivative of a step of one row has: pointers, apart from what else can change while it is computed.
+    struct RowUnits {
+        const float* saved;
+        const Number* state;
+        const Number* dy;
+        const float* c;
+        float *dh, *dc;
+        Index slot;
+
+        GATEWISE_INLINE BackwardUnits at(Index unit, Index used) const {
+            BackwardUnits units;
+            units.gates = saved + unit;
+            units.slot = slot;
+            units.h = load_first(state + unit, used);
+            // What came back from the step after, and what the output's user gives.
+            units.dh = dy ? load(dh + unit) + load_first(dy + unit, used) : load(dh + unit);
+            if constexpr (Cell::has_second_state) {
+                units.c = load_first(c + unit, used);
+                units.dc = dc + unit;
+            }
+            return units;
+        }
+    };
+
+    // body(units, row of the chunk, its units): the `count` rows of a step, whose first one is `first`.
+    template <typename Body>
+    void for_rows(Index first, Index count, const Body& body) const {
+        for (Index row = 0; row < count; ++row) {
+            const Index i = first + row;
+            const RowStep<Number>& step = row_steps_[i];
+            const RowUnits units{step.saved, state_rows_[i],       step.dy, step.c,
+                                 dh_ + row * row_.slot, dc_ + row * row_.slot, saved_row_.slot};
             for (Index p = share_.panel_begin; p < share_.panel_end; ++p)
-                body(first + row, row, p * lanes, lanes_used(s_.H, p));
-    }
-
-    // The gradient of the state after step t: what came back from step t + 1, and what the output's user gives.
-    Vec state_gradient(Index t, Index row, Index unit, Index used) const {
-        const Vec dh = load(dh_ + row * row_.slot + unit);
-        return call_.dy.data ? dh + load_first(call_.dy.at(t, share_.row_begin + row) + unit, used) : dh;
-    }
-
-    const float* saved(Index t, Index row) const {
-        return call_.saved + (t * s_.B + share_.row_begin + row) * row_.width;
+                body(units, i, p * lanes, lanes_used(s_.H, p));
+        }
     }
 
     // The lambdas have copies of dgates_, for the reason that forward.h gives.
-    void step_after(Index t, Index first, bool wanted) {
-        for_units(first, [&, dgates = dgates_](Index i, Index row, Index unit, Index used) GATEWISE_INLINE {
-            const float* gates = saved(t, row) + unit;
-            const Vec hn = load(gates), r = load(gates + row_.r);
-            const Vec z = load(gates + row_.z()), n = load(gates + row_.n());
-            const Vec h = load_first(state_rows_[i] + unit, used);
-            const Vec dh = state_gradient(t, row, unit, used);
-            const Vec dn = dh * (1.0f - z) * (1.0f - n * n);  // (4), (3): of the candidate before its tanh
-            dgates.set(i, 0, unit, used, dn * r);                            // (3): of hn
-            dgates.set(i, 1, unit, used, dn * hn * r * (1.0f - r));          // (3), (1)
-            dgates.set(i, 2, unit, used, dh * (h - n) * z * (1.0f - z));     // (4), (2)
-            dgates.set(i, 3, unit, used, dn);
-            store(dh_ + row * row_.slot + unit, dh * z);                      // (4)
+    void one_product(Index first, Index count, bool wanted) {
+        for_rows(first, count, [dgates = dgates_](const RowUnits& row, Index i, Index unit, Index used) GATEWISE_INLINE {
+            const auto set = [&](int slot, Vec v) GATEWISE_INLINE { dgates.set(i, slot, unit, used, v); };
+            store(row.dh + unit, Cell::back(row.at(unit, used), set));
         });
         share_.wait();  // the gates' gradients are whole
-        if (wanted) multiply_recurrent<3>(first, 0, [&](Index, Index row, Index unit, Vec sum) GATEWISE_INLINE {
-            float* dh = dh_ + row * row_.slot + unit;
-            store(dh, load(dh) + sum);  // (1), (2), (3)
+        if (wanted) multiply_recurrent<gates>(first, count, 0, [dh = dh_, slot = row_.slot](Index, Index row, Index unit,
+                                                                                            Vec sum) GATEWISE_INLINE {
+            float* to = dh + row * slot + unit;
+            store(to, load(to) + sum);
         });
     }
 
-    void step_before(Index t, Index first, bool wanted) {
-        for_units(first, [&, dgates = dgates_](Index i, Index row, Index unit, Index used) GATEWISE_INLINE {
-            const float* gates = saved(t, row) + unit;
-            const Vec r = load(gates + row_.r), z = load(gates + row_.z()), n = load(gates + row_.n());
-            const Vec h = load_first(state_rows_[i] + unit, used);
-            const Vec dh = state_gradient(t, row, unit, used);
-            dgates.set(i, 2, unit, used, dh * (1.0f - z) * (1.0f - n * n));  // (4), (3)
-            dgates.set(i, 1, unit, used, dh * (h - n) * z * (1.0f - z));     // (4), (2)
-            store(dh_ + row * row_.slot + unit, dh * z);                      // (4)
-            store(reset_state_ + i * row_.slot + unit, r * h);
+    void two_products(Index first, Index count, bool wanted) {
+        for_rows(first, count, [dgates = dgates_, factor = factor_, slot = row_.slot](
+                                   const RowUnits& row, Index i, Index unit, Index used) GATEWISE_INLINE {
+            const auto set = [&](int slot, Vec v) GATEWISE_INLINE { dgates.set(i, slot, unit, used, v); };
+            const BackwardUnits units = row.at(unit, used);
+            store(row.dh + unit, Cell::back(units, set));
+            store(factor + i * slot + unit, units.saved(0) * units.h);
         });
-        share_.wait();  // the candidate's gradient is whole
-        // sum: of r * h.
-        multiply_recurrent<1>(first, 2, [&, dgates = dgates_](Index i, Index row, Index unit, Vec sum) GATEWISE_INLINE {
-            const Vec r = load(saved(t, row) + row_.r + unit);
+        share_.wait();  // the last gate's gradient is whole
+        multiply_recurrent<1>(first, count, gates - 1, [&, dgates = dgates_](Index i, Index row, Index unit,
+                                                                             Vec sum) GATEWISE_INLINE {
             const Index used = lanes_used(s_.H, unit / lanes);
+            const auto set = [&](int slot, Vec v) GATEWISE_INLINE { dgates.set(i, slot, unit, used, v); };
             const Vec h = load_first(state_rows_[i] + unit, used);
-            dgates.set(i, 0, unit, used, sum * h * r * (1.0f - r));  // (3), (1)
             float* dh = dh_ + row * row_.slot + unit;
-            store(dh, load(dh) + sum * r);  // (3)
+            store(dh, load(dh) + Cell::finish_back(row_steps_[i].saved + unit, h, sum, set));
         });
-        share_.wait();  // the reset gate's gradient is whole
-        if (wanted) multiply_recurrent<2>(first, 0, [&](Index, Index row, Index unit, Vec sum) GATEWISE_INLINE {
-            float* dh = dh_ + row * row_.slot + unit;
-            store(dh, load(dh) + sum);  // (1), (2)
+        share_.wait();  // the other gates' gradients are whole
+        if (wanted) multiply_recurrent<gates - 1>(first, count, 0, [dh = dh_, slot = row_.slot](
+                                                                       Index, Index row, Index unit, Vec sum) GATEWISE_INLINE {
+            float* to = dh + row * slot + unit;
+            store(to, load(to) + sum);
         });
+    }
+
+    // Where a row began anew before step t, the gradient of its state is one of the first state.
+    void end_restarted_rows(Index t, Index count) {
+        if (t == 0 || !s_.has_resets()) return;
+        const auto move = [&](float* gradient, float* first) {
+            for_units(count, [&](Index row, Index unit, Index) {
+                if (!s_.resets(t, share_.row_begin + row)) return;
+                const Index at = row * row_.slot + unit;
+                store(first + at, load(first + at) + load(gradient + at));
+                store(gradient + at, Vec{});
+            });
+        };
+        move(dh_, restarts(0));
+        if constexpr (Cell::has_second_state) move(dc_, restarts(1));
     }
 
     // body(row of the chunk, row of the batch, unit, sum): the gradients of `Slots` slots from `slot` on times their
-    // recurrent weights.
+    // recurrent weights, for the `count` rows of a step, whose first one is `first`.
     template <int Slots, typename Body>
-    void multiply_recurrent(Index first, Index slot, const Body& body) {
+    void multiply_recurrent(Index first, Index count, int slot, const Body& body) {
         const auto use = [&](Index i, Index panel, Vec sum) GATEWISE_INLINE { body(i, i - first, panel * lanes, sum); };
-        multiply_back<Slots>(first, share_.rows(), slot, {call_.weights.hh, s_.H, space_.weight_hh, slot, first_gate()},
+        const Number* matrices[Slots];
+        for (int i = 0; i < Slots; ++i) matrices[i] = call_.weights.hh + Cell::gate_of(slot + i) * s_.H * s_.H;
+        multiply_back<Slots>(first, count, slot, {matrices, s_.H, space_.weight_hh + slot * space_.segment},
                              share_.panel_begin, share_.panel_end, use);
     }
 
-    // Weights of some slots: as the layer keeps them, and packed.
+    // Weights of `Slots` slots: as the layer keeps them, (H, columns) each, and packed, the first one's segment.
+    template <int Slots>
     struct Weights {
-        const Number* gates;  // (3H, columns)
+        const Number* const (&matrices)[Slots];
         Index columns;
         const Weight* packed;
-        Index segment;  // of the panels, where the first slot's weights are
-        Index gate;     // of the first segment
     };
 
     // body(row of the chunk, panel, sum): for `count` rows from `first` on, the gradients of `Slots` slots from `slot`
     // on times their weights, in the panels [begin, end).
     template <int Slots, typename Body>
-    void multiply_back(Index first, Index count, Index slot, const Weights& w, Index begin, Index end,
+    void multiply_back(Index first, Index count, Index slot, const Weights<Slots>& w, Index begin, Index end,
                        const Body& body) {
         if constexpr (Arithmetic::unpacked_backward_rows > 0)
-            if (!space_.packs) {
-                const Number* matrices[Slots];
-                for (int i = 0; i < Slots; ++i)
-                    matrices[i] = w.gates + (w.segment + i + w.gate) % 3 * s_.H * w.columns;
-                return Arithmetic::template multiply_back_unpacked<Slots>(dgates_, first, count, slot, matrices, s_.H,
+            if (!space_.packs)
+                return Arithmetic::template multiply_back_unpacked<Slots>(dgates_, first, count, slot, w.matrices, s_.H,
                                                                           w.columns, begin, end, body);
-            }
-        Arithmetic::template multiply_back<Slots>(dgates_, first, count, slot, w.segment, s_.H,
-                                                  w.packed + begin * space_.panel, begin, end, body);
+        const Index panel = gates * space_.segment;
+        Arithmetic::template multiply_back<Slots>(dgates_, first, count, slot, s_.H, w.packed + begin * panel, panel,
+                                                  begin, end, body);
     }
 
     // Adds to the sums, or starts them.
@@ -286,18 +382,17 @@ class BackwardSweep {
                              Index first_slot) {
             row_sums_.take_left(left, depth, rows);
             for_own_columns(0, slots, [&](Index column, Index width) {
-                row_sums_.template sum<Add>(sums + first_column + column, 3 * row_.slot, left, depth, rows, dgates_,
+                row_sums_.template sum<Add>(sums + first_column + column, gates * row_.slot, left, depth, rows, dgates_,
                                             first_slot * row_.slot + column, width);
             });
         };
-        const Index r = row_.r / row_.slot;
-        if (call_.dweight_ih) sum(dweight_ih_, x_rows_, s_.I, 0, 3, r);
+        if (call_.dweight_ih) sum(dweight_ih_, x_rows_, s_.I, 0, gates, Cell::first_gate);
         if (!call_.dweight_hh) return;
-        if (after_) {
-            sum(dweight_hh_, state_rows_, s_.H, 0, 3, 0);
+        if constexpr (Cell::has_second_product) {
+            sum(dweight_hh_, state_rows_, s_.H, 0, gates - 1, 0);
+            sum(dweight_hh_, factor_rows_, s_.H, (gates - 1) * row_.slot, 1, gates - 1);
         } else {
-            sum(dweight_hh_, state_rows_, s_.H, 0, 2, r);
-            sum(dweight_hh_, reset_rows_, s_.H, 2 * row_.slot, 1, r + 2);
+            sum(dweight_hh_, state_rows_, s_.H, 0, gates, 0);
         }
     }
 
@@ -305,16 +400,15 @@ class BackwardSweep {
     void write_weight_gradients_in_place([[maybe_unused]] Index rows) {
         if constexpr (Arithmetic::unpacked_backward_rows > 0) {
             const Index unit = share_.panel_begin * lanes, units = std::min(s_.H, share_.panel_end * lanes) - unit;
-            for (Index gate = 0; gate < 3; ++gate) {
-                const Index input_slot = row_.r + gate * row_.slot;
-                if (call_.dweight_ih)
-                    Arithmetic::write_outer_products(call_.dweight_ih + (gate * s_.H + unit) * s_.I, dgates_,
-                                                     input_slot + unit, units, x_rows_, rows, s_.I);
-                const Index hidden_slot = after_ ? (gate + 1) % 3 * row_.slot : input_slot;
+            const auto write = [&](Number* dweights, int gate, int slot, const Number* const* left, Index depth) {
+                Arithmetic::write_outer_products(dweights + (gate * s_.H + unit) * depth, dgates_,
+                                                 slot * row_.slot + unit, units, left, rows, depth);
+            };
+            for (int i = 0; i < gates; ++i) {
+                if (call_.dweight_ih) write(call_.dweight_ih, i, Cell::first_gate + i, x_rows_, s_.I);
+                const bool second = Cell::has_second_product && i == gates - 1;
                 if (call_.dweight_hh)
-                    Arithmetic::write_outer_products(call_.dweight_hh + (gate * s_.H + unit) * s_.H, dgates_,
-                                                     hidden_slot + unit, units,
-                                                     !after_ && gate == 2 ? reset_rows_ : state_rows_, rows, s_.H);
+                    write(call_.dweight_hh, Cell::gate_of(i), i, second ? factor_rows_ : state_rows_, s_.H);
             }
         }
     }
@@ -330,52 +424,56 @@ class BackwardSweep {
             }
     }
 
-    // dx = slots r z n of the gates' gradients times W_i. A group's members share the chunk's rows, or, where these are
-    // few, the panels.
+    // dx = the gates' gradients times W_i. A group's members share the chunk's rows, or, where these are few, the panels.
     void write_input_gradients(Index rows) {
         if (!call_.dx.data) return;
         const auto use = [&](Index i, Index panel, Vec sum) GATEWISE_INLINE {
             store_first(dx_rows_[i] + panel * lanes, sum, lanes_used(s_.I, panel));
         };
-        const Weights weights{call_.weights.ih, s_.I, space_.weight_ih, 0, 0};
-        const Index slot = row_.r / row_.slot;
+        const Number* matrices[gates];
+        for (int gate = 0; gate < gates; ++gate) matrices[gate] = call_.weights.ih + gate * s_.H * s_.I;
+        const Weights<gates> weights{matrices, s_.I, space_.weight_ih};
         if (space_.packs) {
             const auto [first, last] = part_of(rows, share_.member, share_.members);
-            multiply_back<3>(first, last - first, slot, weights, 0, panels(s_.I), use);
+            multiply_back<gates>(first, last - first, Cell::first_gate, weights, 0, panels(s_.I), use);
         } else {
             const auto [begin, end] = part_of(panels(s_.I), share_.member, share_.members);
-            multiply_back<3>(0, rows, slot, weights, begin, end, use);
+            multiply_back<gates>(0, rows, Cell::first_gate, weights, begin, end, use);
         }
     }
 
-    void write_first_state_gradient() {
-        if (!call_.dh0) return;
-        for_units(0, [&](Index, Index row, Index unit, Index used) {
-            store_first(call_.dh0 + (share_.row_begin + row) * s_.H + unit, load(dh_ + row * row_.slot + unit), used);
-        });
+    void write_first_state_gradients() {
+        const auto write = [&](Number* to, const float* gradient, int state) {
+            if (!to) return;
+            for_units(share_.rows(), [&](Index row, Index unit, Index used) {
+                Vec sum = load(gradient + row * row_.slot + unit);
+                if (s_.has_resets()) sum += load(restarts(state) + row * row_.slot + unit);
+                store_first(to + s_.place(share_.row_begin + row) * s_.H + unit, sum, used);
+            });
+        };
+        write(call_.dh0, dh_, 0);
+        if constexpr (Cell::has_second_state) write(call_.dc0, dc_, 1);
     }
 
     // Sums over the groups, transposed into torch's layout; the threads share the units.
     void write_summed_gradients() {
         const auto [begin, end] = part_of(panels(s_.H), share_.share, share_.shares);
         for (Index p = begin; p < end; ++p)
-            for (Index gate = 0; gate < 3; ++gate) {
-                const Index hidden_slot = after_ ? (gate + 1) % 3 : gate;  // r z n are the slots 1 2 0 of hn r z
+            for (int i = 0; i < gates; ++i) {
+                const int gate = Cell::gate_of(i);
                 if (call_.dweight_ih && space_.packs)
-                    write_transposed(call_.dweight_ih, space_.dweight_ih, space_.ih_rows, gate, gate, s_.I, p);
+                    write_transposed(call_.dweight_ih, space_.dweight_ih, space_.ih_rows, i, i, s_.I, p);
                 if (call_.dweight_hh && space_.packs)
-                    write_transposed(call_.dweight_hh, space_.dweight_hh, space_.hh_rows, gate, hidden_slot, s_.H, p);
-                const Index input_bias = row_.r + gate * row_.slot;
-                const Index hidden_bias = after_ ? hidden_slot * row_.slot : input_bias;
-                if (call_.dbias_ih) write_bias(call_.dbias_ih, gate, input_bias, p);
-                if (call_.dbias_hh) write_bias(call_.dbias_hh, gate, hidden_bias, p);
+                    write_transposed(call_.dweight_hh, space_.dweight_hh, space_.hh_rows, gate, i, s_.H, p);
+                if (call_.dbias_ih) write_bias(call_.dbias_ih, i, (Cell::first_gate + i) * row_.slot, p);
+                if (call_.dbias_hh) write_bias(call_.dbias_hh, gate, i * row_.slot, p);
             }
     }
 
     // sums: of each group `rows` rows, of which `depth` are used.
     void write_transposed(Number* weights, const float* sums, Index rows, Index gate, Index slot, Index depth,
                           Index p) const {
-        const Index used = lanes_used(s_.H, p), stride = 3 * row_.slot;
+        const Index used = lanes_used(s_.H, p), stride = gates * row_.slot;
         Number* to = weights + (gate * s_.H + p * lanes) * depth;
         for (Index i = 0; i < depth; i += lanes) {
             const Index count = std::min<Index>(lanes, depth - i);
@@ -395,23 +493,25 @@ class BackwardSweep {
         store_first(bias + gate * s_.H + p * lanes, sum, lanes_used(s_.H, p));
     }
 
-    const GruBackwardOf<Number>& call_;
-    const BackwardSpace<Arithmetic>& space_;
+    const BackwardOf<Number>& call_;
+    const BackwardSpace<Cell, Arithmetic>& space_;
     const Share& share_;
-    const GruShape& s_;
-    const bool after_;
-    const GateRow row_;
+    const Shape& s_;
+    const GateRow row_, saved_row_;
     float* dweight_ih_;
     float* dweight_hh_;
     float* dbias_;
     const typename Arithmetic::Gates dgates_;
-    float* dh_;
-    Number* reset_state_;
+    float *dh_, *dc_, *restarts_;
+    Number* factor_;
     typename Arithmetic::RowSums row_sums_;
     const Number** x_rows_;
     Number** dx_rows_;
     const Number** state_rows_;
-    const Number** reset_rows_;
+    const Number** factor_rows_;
+    RowStep<Number>* row_steps_;
+    std::optional<ForwardOf<Number>> again_;
+    std::optional<ForwardSweep<Cell, Arithmetic>> forward_;
 };
 
 }  // namespace

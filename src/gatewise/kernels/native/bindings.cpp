@@ -4,12 +4,19 @@
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
 
+#include <algorithm>
 #include <cstdint>
+#include <numeric>
+#include <tuple>
 #include <type_traits>
+#include <utility>
+#include <vector>
 
-#include "gru.h"
+#include "recurrence.h"
 #include "memory.h"
+#include "threads.h"
 
 namespace nb = nanobind;
 
@@ -52,64 +59,181 @@ Sequence<Number> sequence(Address address, Index step, Index row) {
 }
 
 template <typename Number>
-const KernelsOf<Number>& kernels_of() {
-    if constexpr (std::is_same_v<Number, float>) return *kernels;
-    else return *kernels->bfloat16;
+const KernelsOf<Number>& kernels_of(int cell) {
+    if constexpr (std::is_same_v<Number, float>) return *kernels->float32[cell];
+    else return *kernels->bfloat16[cell];
 }
 
-GruShape shape(Index T, Index B, Index I, Index H, bool before) {
-    return {T, B, I, H, before ? Reset::before : Reset::after};
-}
+// The rows of one call, from the lengths of the batch; none where every row takes every step.
+class CallRows {
+  public:
+    // lengths: (B,) or null; resets: data null for none.
+    CallRows(Index T, Index B, const std::int64_t* lengths, bool packed, bool reverse, Sequence<const bool> resets) {
+        if (!lengths && !resets.data) return;
+        order_.resize(static_cast<std::size_t>(B));
+        std::iota(order_.begin(), order_.end(), Index{0});
+        if (lengths) {
+            std::stable_sort(order_.begin(), order_.end(), [&](Index a, Index b) { return lengths[a] > lengths[b]; });
+            for (const Index row : order_) lengths_.push_back(static_cast<Index>(lengths[row]));
+        } else {
+            lengths_.assign(order_.size(), T);
+        }
+        Index before = 0, rows = B;
+        for (Index t = 0; t < T; ++t, before += rows) {
+            while (rows > 0 && lengths_[static_cast<std::size_t>(rows - 1)] <= t) --rows;
+            active_.push_back(rows);
+            offset_.push_back(before);
+        }
+        rows_ = {order_.data(), lengths_.data(), active_.data(), offset_.data(), packed, reverse, resets};
+    }
+    CallRows(const CallRows&) = delete;
 
+    const Rows* get() const { return order_.empty() ? nullptr : &rows_; }
+    const Rows& rows() const { return rows_; }
+
+    // Steps of the longest row, but at least one.
+    Index steps() const { return std::max<Index>(lengths_.empty() ? 0 : lengths_[0], 1); }
+
+    // Rows that take more than one step, and those that take one.
+    Index longer_rows() const { return active_.size() > 1 ? active_[1] : 0; }
+    Index single_rows() const { return active_[0] - longer_rows(); }
+
+  private:
+    std::vector<Index> order_, lengths_, active_, offset_;
+    Rows rows_{};
+};
+
+// A forward call. In training the weights change with each step; else they are kept packed.
 template <typename Number>
-void gru_forward(Index T, Index B, Index I, Index H, bool before, Address weight_ih, Address weight_hh, Address bias_ih,
-                 Address bias_hh, Address x, Index x_step, Index x_row, Address h0, Index h0_row, Address y,
-                 Index y_step, Index y_row, Address hn, Address saved, int threads) {
-    const KernelsOf<Number>& serving = kernels_of<Number>();
-    GruForwardOf<Number> call{
-        shape(T, B, I, H, before),
-        {pointer<Number>(weight_ih), pointer<Number>(weight_hh), pointer<Number>(bias_ih), pointer<Number>(bias_hh)},
-        sequence<const Number>(x, x_step, x_row),
-        sequence<const Number>(h0, 0, h0_row),
-        sequence<Number>(y, y_step, y_row),
-        pointer<Number>(hn),
-        pointer<float>(saved),
-    };
-    // In training the weights change with each step.
-    const Index keeps = saved ? 0 : serving.kept_size(call.shape);
-    float* scratch = workspace.at_least(serving.forward_workspace_size(call.shape, saved != 0, keeps > 0, threads));
+void run_forward(const KernelsOf<Number>& serving, ForwardOf<Number> call, int threads) {
+    const Shape& s = call.shape;
+    const Index keeps = call.saved ? 0 : serving.kept_size(s);
+    float* scratch = workspace.at_least(serving.forward_workspace_size(s, call.saved != nullptr, keeps > 0, threads));
     if (keeps == 0) return serving.forward(call, scratch, threads);
-    const KeptWeights::Buffer kept =
-        kept_weights.take({&serving, call.weights.ih, call.weights.hh, I, H, call.shape.reset}, keeps);
+    const KeptWeights::Buffer kept = kept_weights.take({&serving, call.weights.ih, call.weights.hh, s.I, s.H}, keeps);
     call.kept = kept.data;
     serving.forward(call, scratch, threads);
     kept_weights.give_back(kept);
 }
 
+// Rows that take one step are a call of their own: a call of one step adds up in another order than a longer one, and a
+// row is to give the same alone and in any batch.
 template <typename Number>
-void gru_backward(Index T, Index B, Index I, Index H, bool before, Address weight_ih, Address weight_hh, Address x,
-                  Index x_step, Index x_row, Address h0, Index h0_row, Address y, Index y_step, Index y_row,
-                  Address saved, Address dy, Index dy_step, Index dy_row, Address dhn, Index dhn_row, Address dx,
-                  Index dx_step, Index dx_row, Address dh0, Address dweight_ih, Address dweight_hh, Address dbias_ih,
-                  Address dbias_hh, int threads) {
-    const KernelsOf<Number>& serving = kernels_of<Number>();
-    const GruBackwardOf<Number> call{
-        shape(T, B, I, H, before),
-        {pointer<Number>(weight_ih), pointer<Number>(weight_hh), nullptr, nullptr},
+void run_forward_of_rows(const KernelsOf<Number>& serving, ForwardOf<Number> call, const CallRows& all, int threads) {
+    const Index longer = all.longer_rows();
+    if (longer == 0 || all.single_rows() == 0) return run_forward(serving, call, threads);
+    const Index B = call.shape.B, one_step[] = {all.single_rows()}, offset[] = {0};
+    // In packed data the rows of one step follow the longer ones: they begin as many rows later.
+    const Index skipped = all.rows().packed ? longer : 0;
+    Rows singles = all.rows();
+    singles.order += longer;
+    singles.lengths += longer;
+    singles.active = one_step;
+    singles.offset = offset;
+    ForwardOf<Number> last = call;
+    last.shape.rows = &singles;
+    last.shape.T = 1;
+    last.shape.B = B - longer;
+    last.x.data += skipped * call.x.row;
+    last.y.data += skipped * call.y.row;
+    if (call.saved) last.saved += longer * serving.saved_size({1, 1, 1, call.shape.H});
+    if (call.every > 0) last.checkpoints.data += longer * call.checkpoints.row;
+    run_forward(serving, last, threads);
+    call.shape.B = longer;
+    run_forward(serving, call, threads);
+}
+
+// Second states of a batch, every so many steps: (T / every, B, slot).
+template <typename Number, typename Float>
+Sequence<Float> checkpoints_at(const KernelsOf<Number>& serving, Address address, Index B, Index H) {
+    const Index slot = serving.slot(H);
+    return {pointer<Float>(address), B * slot, slot};
+}
+
+template <typename Number>
+void forward(int cell, Index T, Index B, Index I, Index H, Address weight_ih, Address weight_hh, Address bias_ih,
+             Address bias_hh, Address x, Index x_step, Index x_row, Address h0, Index h0_row, Address c0, Index c0_row,
+             Address y, Index y_step, Index y_row, Address hn, Address cn, Address saved, Address checkpoints,
+             Index every, Address lengths, bool packed, bool reverse, Address resets, Index resets_step,
+             Index resets_row, int threads) {
+    const KernelsOf<Number>& serving = kernels_of<Number>(cell);
+    const CallRows rows(T, B, pointer<const std::int64_t>(lengths), packed, reverse,
+                        sequence<const bool>(resets, resets_step, resets_row));
+    const ForwardOf<Number> call{
+        {rows.get() ? rows.steps() : T, B, I, H, rows.get()},
+        {pointer<Number>(weight_ih), pointer<Number>(weight_hh), pointer<Number>(bias_ih), pointer<Number>(bias_hh)},
         sequence<const Number>(x, x_step, x_row),
         sequence<const Number>(h0, 0, h0_row),
+        sequence<const Number>(c0, 0, c0_row),
+        sequence<Number>(y, y_step, y_row),
+        pointer<Number>(hn),
+        pointer<Number>(cn),
+        pointer<float>(saved),
+        checkpoints_at<Number, float>(serving, checkpoints, B, H),
+        every,
+    };
+    if (rows.get()) return run_forward_of_rows(serving, call, rows, threads);
+    run_forward(serving, call, threads);
+}
+
+template <typename Number>
+void backward(int cell, Index T, Index B, Index I, Index H, Address weight_ih, Address weight_hh, Address bias_ih,
+              Address bias_hh, Address x, Index x_step, Index x_row, Address h0, Index h0_row, Address c0, Index c0_row,
+              Address y, Index y_step, Index y_row, Address saved, Address checkpoints, Index every, Address dy, Index dy_step, Index dy_row, Address dhn, Index dhn_row,
+              Address dcn, Index dcn_row, Address dx, Index dx_step, Index dx_row, Address dh0, Address dc0,
+              Address dweight_ih, Address dweight_hh, Address dbias_ih, Address dbias_hh, Address lengths, bool packed,
+              bool reverse, Address resets, Index resets_step, Index resets_row, int threads) {
+    const KernelsOf<Number>& serving = kernels_of<Number>(cell);
+    const CallRows rows(T, B, pointer<const std::int64_t>(lengths), packed, reverse,
+                        sequence<const bool>(resets, resets_step, resets_row));
+    const BackwardOf<Number> call{
+        {rows.get() ? rows.steps() : T, B, I, H, rows.get()},
+        {pointer<Number>(weight_ih), pointer<Number>(weight_hh), pointer<Number>(bias_ih), pointer<Number>(bias_hh)},
+        sequence<const Number>(x, x_step, x_row),
+        sequence<const Number>(h0, 0, h0_row),
+        sequence<const Number>(c0, 0, c0_row),
         sequence<const Number>(y, y_step, y_row),
         pointer<float>(saved),
+        checkpoints_at<Number, const float>(serving, checkpoints, B, H),
+        every,
         sequence<const Number>(dy, dy_step, dy_row),
         sequence<const Number>(dhn, 0, dhn_row),
+        sequence<const Number>(dcn, 0, dcn_row),
         sequence<Number>(dx, dx_step, dx_row),
         pointer<Number>(dh0),
+        pointer<Number>(dc0),
         pointer<Number>(dweight_ih),
         pointer<Number>(dweight_hh),
         pointer<Number>(dbias_ih),
         pointer<Number>(dbias_hh),
     };
-    serving.backward(call, workspace.at_least(serving.backward_workspace_size(call.shape, threads)), threads);
+    float* scratch = workspace.at_least(serving.backward_workspace_size(call.shape, every, threads));
+    serving.backward(call, scratch, threads);
+}
+
+template <typename... Arguments, std::size_t... I>
+std::tuple<Arguments...> parsed(void (*)(Arguments...), const nb::tuple& given, std::index_sequence<I...>) {
+    return {nb::cast<Arguments>(given[I])...};
+}
+template <typename... Arguments>
+auto parsed(void (*run)(Arguments...), const nb::tuple& given) {
+    if (given.size() != sizeof...(Arguments)) throw nb::type_error("wrong number of arguments");
+    return parsed(run, given, std::index_sequence_for<Arguments...>{});
+}
+
+// Two calls at once, each on a thread of its own; or one after the other, where only one thread comes.
+template <auto run>
+void both(const nb::tuple& first, const nb::tuple& second) {
+    const auto a = parsed(run, first), b = parsed(run, second);
+    const nb::gil_scoped_release released;
+    const auto body = [&](int thread, int team) {
+        if (thread == 0) std::apply(run, a);
+        if (thread == team - 1) std::apply(run, b);
+    };
+    const auto call_body = [](const void* context, int thread, int team) {
+        (*static_cast<decltype(&body)>(context))(thread, team);
+    };
+    run_team(better_alone(nanoseconds()) ? 1 : 2, call_body, &body);
 }
 
 }  // namespace
@@ -119,26 +243,31 @@ NB_MODULE(_native, m) {
     using namespace gatewise;
     m.def("instruction_set", [] { return std::string(kernels->name); });
     m.def("float32_instruction_set", [] { return std::string(kernels->float32_name); });
-    m.def("computes_bfloat16", [] { return kernels->bfloat16 != nullptr; });
+#define GATEWISE_CELL_TEXT(name) #name,
+    m.attr("cells") = std::vector<std::string>{GATEWISE_CELLS(GATEWISE_CELL_TEXT)};
+    m.def("computes_bfloat16", [](int cell) { return kernels->bfloat16[cell] != nullptr; });
     m.def("use_instruction_set", [](const std::string& name) {
         const Kernels* chosen = kernels_for(name.c_str());
         if (chosen) kernels = chosen;
         return chosen != nullptr;
     });
-    m.def("saved_size", [](Index T, Index B, Index I, Index H, bool before) {
-        return kernels->saved_size(shape(T, B, I, H, before));
-    });
+    // Slots of a saved row, each of H floats padded to whole vectors, and the floats of such a row.
+    m.def("slots", [](int cell) { return kernels->float32[cell]->slots; });
+    m.def("slot", [](int cell, Index H) { return kernels->float32[cell]->slot(H); });
+    m.def("saved_size", [](int cell, Index H) { return kernels->float32[cell]->saved_size({1, 1, 1, H}); });
     m.def("buffer", &buffer);
     m.def("release_memory", [] {
         workspace.release();
         buffers.release();
         kept_weights.release();
     });
-    m.def("gru_forward", &gru_forward<float>, nb::call_guard<nb::gil_scoped_release>());
-    m.def("gru_backward", &gru_backward<float>, nb::call_guard<nb::gil_scoped_release>());
-    // Only where computes_bfloat16() holds.
-    m.def("gru_forward_bfloat16", &gru_forward<Bfloat16>, nb::call_guard<nb::gil_scoped_release>());
-    m.def("gru_backward_bfloat16", &gru_backward<Bfloat16>, nb::call_guard<nb::gil_scoped_release>());
+    m.def("forward", &forward<float>, nb::call_guard<nb::gil_scoped_release>());
+    m.def("backward", &backward<float>, nb::call_guard<nb::gil_scoped_release>());
+    m.def("forward_both", &both<&forward<float>>);
+    m.def("backward_both", &both<&backward<float>>);
+    // Only where computes_bfloat16() holds, and without lengths and resets.
+    m.def("forward_bfloat16", &forward<Bfloat16>, nb::call_guard<nb::gil_scoped_release>());
+    m.def("backward_bfloat16", &backward<Bfloat16>, nb::call_guard<nb::gil_scoped_release>());
     bind_stream(m);
 #ifdef _OPENMP
     m.attr("openmp") = true;

@@ -7,20 +7,33 @@
 #include <unistd.h>
 #endif
 
-#include "gru.h"
+#include "recurrence.h"
 
 namespace gatewise {
 
-extern const Kernels kernels_portable;
+#define GATEWISE_EXTERN(isa, cell) extern const KernelsOf<float> kernels_##isa##_##cell;
+#define GATEWISE_EXTERN_PORTABLE(cell) GATEWISE_EXTERN(portable, cell)
+GATEWISE_CELLS(GATEWISE_EXTERN_PORTABLE)
 #ifdef __x86_64__
-extern const Kernels kernels_avx2;
-extern const Kernels kernels_avx512;
+#define GATEWISE_EXTERN_AVX2(cell) GATEWISE_EXTERN(avx2, cell)
+#define GATEWISE_EXTERN_AVX512(cell) GATEWISE_EXTERN(avx512, cell)
+GATEWISE_CELLS(GATEWISE_EXTERN_AVX2)
+GATEWISE_CELLS(GATEWISE_EXTERN_AVX512)
 #endif
 #ifdef GATEWISE_AMX
-extern const KernelsOf<Bfloat16> bfloat16_amx;
+extern const KernelsOf<Bfloat16> bfloat16_amx_gru_after, bfloat16_amx_gru_before;
 #endif
 
 namespace {
+
+#define GATEWISE_PORTABLE(cell) &kernels_portable_##cell,
+constexpr Kernels kernels_portable{"portable", "portable", {GATEWISE_CELLS(GATEWISE_PORTABLE)}, {}};
+#ifdef __x86_64__
+#define GATEWISE_AVX2(cell) &kernels_avx2_##cell,
+#define GATEWISE_AVX512(cell) &kernels_avx512_##cell,
+constexpr Kernels kernels_avx2{"avx2", "avx2", {GATEWISE_CELLS(GATEWISE_AVX2)}, {}};
+constexpr Kernels kernels_avx512{"avx512", "avx512", {GATEWISE_CELLS(GATEWISE_AVX512)}, {}};
+#endif
 
 struct Choice {
     const Kernels* kernels;
@@ -39,15 +52,8 @@ bool amx_runs_here() {
 }
 
 // AMX for bfloat16, AVX-512 for the rest.
-const Kernels& kernels_amx() {
-    static const Kernels kernels = [] {
-        Kernels both = kernels_avx512;
-        both.name = "amx";
-        both.bfloat16 = &bfloat16_amx;
-        return both;
-    }();
-    return kernels;
-}
+constexpr Kernels kernels_amx{
+    "amx", "avx512", {GATEWISE_CELLS(GATEWISE_AVX512)}, {&bfloat16_amx_gru_after, &bfloat16_amx_gru_before}};
 #endif
 
 }  // namespace
@@ -59,7 +65,7 @@ const Kernels* kernels_for(const char* name) {
                         __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
     const Choice choices[] = {
 #ifdef GATEWISE_AMX
-        {&kernels_amx(), avx512 && amx_runs_here()},
+        {&kernels_amx, avx512 && amx_runs_here()},
 #endif
         {&kernels_avx512, avx512},
         {&kernels_avx2, __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")},

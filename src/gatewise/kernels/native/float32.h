@@ -22,9 +22,12 @@ struct Float32 {
     // Bytes of gates' gradients that are summed over at once.
     static constexpr Index backward_chunk_bytes = chunk_bytes;
 
-    // Rows (step, batch) of a call up to which its weights are read where they lie, and their gradients written there
-    // (T=1, B=1, H=256: forward 4 times, backward 1.6 times as fast; at 16 and 32 rows still 1.2 and 1.15 times).
-    static constexpr Index unpacked_forward_rows = 16, unpacked_backward_rows = 32;
+    // Steps of a call up to which its weights are read where they lie (T=1, B=1, H=256: 4 times as fast).
+    static constexpr Index unpacked_forward_steps = 1;
+
+    // Rows (step, batch) up to which that is done backward, and the gradients are written where they belong (T=1, B=1,
+    // H=256: 1.6 times as fast; at 32 rows still 1.15 times).
+    static constexpr Index unpacked_backward_rows = 32;
 
     // What a thread has to hold while it computes.
     struct Session {};
@@ -73,33 +76,49 @@ struct Float32 {
     // The state of a share's rows: in h0 before the first step, then in y.
     class State {
       public:
-        static Index size(const GruShape&, Index rows, Index members) { return members * Inputs::size(rows, 0); }
-        State(float* memory, const GruForward& call, const Share& share, Index rows)
-            : call_(call), share_(share), rows_(memory + share.member * Inputs::size(rows, 0), 0) {}
+        static Index size(const Shape&, Index rows, Index members) { return members * 2 * Inputs::size(rows, 0); }
+        State(float* memory, const ForwardOf<float>& call, const Share& share, Index rows)
+            : call_(call), share_(share), rows_(memory + share.member * 2 * Inputs::size(rows, 0), 0),
+              next_(reinterpret_cast<float**>(memory + (share.member * 2 + 1) * Inputs::size(rows, 0))) {}
 
         void start() const {}
 
-        // Gets ready for step t.
-        void find(Index t) {
-            for (Index b = share_.row_begin; b < share_.row_end; ++b)
-                rows_.set(b - share_.row_begin, t == 0 ? call_.h0.at(0, b) : call_.y.at(t - 1, b));
-            y_ = call_.y.at(t, share_.row_begin);
-            y_row_ = call_.y.row;
+        // Gets ready for step t, which `count` rows take.
+        void find(Index t, Index count) const {
+            const Shape& s = call_.shape;
+            const Index begin = share_.row_begin;
+            if (!s.rows) {
+                const Sequence<const float> before = t == 0 ? call_.h0 : Sequence<const float>{
+                    call_.y.at(t - 1, 0), 0, call_.y.row};
+                const Sequence<float> after =
+                    call_.discarded ? Sequence<float>{call_.discarded, 0, s.H}
+                                    : Sequence<float>{call_.y.at(t, 0), 0, call_.y.row};
+                for (Index row = 0; row < count; ++row) {
+                    rows_.set(row, before.at(0, begin + row));
+                    next_[row] = after.at(0, begin + row);
+                }
+                return;
+            }
+            for (Index row = 0; row < count; ++row) {
+                const Index b = begin + row;
+                const bool first = t == 0 || (s.has_resets() && s.resets(t, b));
+                rows_.set(row, first ? call_.h0.at(0, s.place(b)) : s.at(call_.y, t - 1, b));
+                next_[row] = call_.discarded ? call_.discarded + b * s.H : s.at(call_.y, t, b);
+            }
         }
         const Inputs& rows() const { return rows_; }
         GATEWISE_INLINE Vec at(Index row, Index unit, Index used) const {
             return load_first(rows_.row(row) + unit, used);
         }
         GATEWISE_INLINE void set(Index row, Index unit, Index used, Vec h) const {
-            store_first(y_ + row * y_row_ + unit, h, used);
+            store_first(next_[row] + unit, h, used);
         }
 
       private:
-        const GruForward& call_;
+        const ForwardOf<float>& call_;
         const Share& share_;
         Inputs rows_;
-        float* y_ = nullptr;  // of the step under way
-        Index y_row_ = 0;
+        float** next_;
     };
 
     // body(row, panel, products): for `count` rows from `first` on and the panels [begin, end), of which the first is
@@ -158,28 +177,27 @@ struct Float32 {
         GateRow row_;
     };
 
-    // Packed numbers of a panel of three slots, for multiply_back(): one segment for each slot.
-    static Index back_panel_size(Index hidden_size) { return 3 * hidden_size * lanes; }
+    // Packed numbers of a slot's weights in a panel, for multiply_back(): a panel has a segment for each slot.
+    static Index segment_size(Index hidden_size) { return hidden_size * lanes; }
 
-    // A slot's weights (rows, columns) as one segment of panels.
-    static void pack_back(float* packed, const float* matrix, Index rows, Index columns, Index begin, Index end) {
-        pack_rows(packed, back_panel_size(rows), matrix, rows, columns, begin, end);
+    // A slot's weights (rows, columns) as one segment of panels, each `panel` numbers long.
+    static void pack_back(float* packed, Index panel, const float* matrix, Index rows, Index columns, Index begin,
+                          Index end) {
+        pack_rows(packed, panel, matrix, rows, columns, begin, end);
     }
 
-    // body(row, panel, sum): for `count` rows from `first` on and the panels [begin, end), of which the first is at
-    // `packed`, the sum of `Slots` slots from `slot` on times their weights, the segments from `segment` on.
+    // body(row, panel, sum): for `count` rows from `first` on and the panels [begin, end), `size` numbers each, the sum
+    // of `Slots` slots from `slot` on times their weights; the segment of the first one in the first panel is at `packed`.
     template <int Slots, typename Body>
-    static void multiply_back(const Gates& gates, Index first, Index count, Index slot, Index segment, Index depth,
-                              const float* packed, Index begin, Index end, const Body& body) {
-        const Index size = back_panel_size(depth);
+    static void multiply_back(const Gates& gates, Index first, Index count, Index slot, Index depth,
+                              const float* packed, Index size, Index begin, Index end, const Body& body) {
         for_tiles<1>(count, begin, end, [=](auto mr, auto np, Index row, Index panel) GATEWISE_INLINE {
             constexpr int MR = mr.value, NP = np.value;
             Tile<MR, NP, 1> tile{};
             for (int i = 0; i < Slots; ++i) {
                 const float* from[MR];
                 for (int m = 0; m < MR; ++m) from[m] = gates.row(first + row + m) + (slot + i) * gates.slot_size();
-                const float* weights = packed + (panel - begin) * size + (segment + i) * depth * lanes;
-                accumulate<MR, NP, 1>(tile, from, depth, weights, size);
+                accumulate<MR, NP, 1>(tile, from, depth, packed + (panel - begin) * size + i * depth * lanes, size);
             }
             for (int m = 0; m < MR; ++m)
                 for (int p = 0; p < NP; ++p) body(first + row + m, panel + p, tile[m][p][0]);
@@ -232,7 +250,7 @@ struct Float32 {
     // H=512 and H=1024: 1.2 times as fast).
     class RowSums {
       public:
-        static Index size(const GruShape& s, Index rows, GateRow) {
+        static Index size(const Shape& s, Index rows, GateRow) {
             return rows * (std::max(s.I, s.H) + most_panels * lanes);
         }
         RowSums(float* memory, const Share&, GateRow, Index rows)

@@ -3,6 +3,7 @@
 // `Arithmetic` says how numbers are kept and products made: Float32 (float32.h) or AmxBfloat16 (amx.h).
 #pragma once
 
+#include "cells.h"
 #include "plan.h"
 
 namespace gatewise {
@@ -29,122 +30,166 @@ struct alignas(64) Fingerprint {
     bool operator==(const Fingerprint& other) const { return std::memcmp(&sums, &other.sums, sizeof sums) == 0; }
 };
 
+// Whether a call packs the weights. Only its steps decide, for packed and unpacked products add up in different orders:
+// a row gives the same alone and in any batch.
 template <typename Arithmetic>
-bool packs_weights(const GruShape& s) {
-    return s.T * s.B > Arithmetic::unpacked_forward_rows;
+bool packs_forward(const Shape& s) {
+    return s.T > Arithmetic::unpacked_forward_steps;
 }
 
 // The packed weights of a forward call, all panels.
-template <typename Arithmetic>
+template <typename Cell, typename Arithmetic>
 struct PackedWeights {
     using Weight = typename Arithmetic::Weight;
 
-    Index ih_panel = 0, hh_panel = 0, hn_panel = 0;  // packed numbers of a panel
-    Weight* ih = nullptr;           // of r, z, n
-    Weight* hh = nullptr;           // after: of r, z, n; before: of r, z
-    Weight* hn = nullptr;           // before: of n
+    Index ih_panel = 0, hh_panel = 0, second_panel = 0;  // packed numbers of a panel
+    Weight* ih = nullptr;
+    Weight* hh = nullptr;      // of the gates that have the state as their factor
+    Weight* second = nullptr;  // of the gate that has a second product
     Fingerprint* prints = nullptr;  // if they are kept: of what each panel of the three was packed from
 
     PackedWeights() = default;
-    PackedWeights(Arena& arena, const GruShape& s, bool keeps) {
-        const bool after = s.reset == Reset::after;
-        ih_panel = Arithmetic::panel_size(s.I, 3);
-        hh_panel = Arithmetic::panel_size(s.H, after ? 3 : 2);
-        hn_panel = after ? 0 : Arithmetic::panel_size(s.H, 1);
+    PackedWeights(Arena& arena, const Shape& s, bool keeps) {
+        constexpr int second_gates = Cell::has_second_product;
+        ih_panel = Arithmetic::panel_size(s.I, Cell::gates);
+        hh_panel = Arithmetic::panel_size(s.H, Cell::gates - second_gates);
+        second_panel = Arithmetic::panel_size(s.H, second_gates);
         ih = arena.take<Weight>(panels(s.H) * ih_panel);
         hh = arena.take<Weight>(panels(s.H) * hh_panel);
-        hn = arena.take<Weight>(panels(s.H) * hn_panel);
+        second = arena.take<Weight>(panels(s.H) * second_panel);
         prints = keeps ? arena.take<Fingerprint>(3 * panels(s.H)) : nullptr;
     }
 };
 
 // What the threads of a forward call share, and what each group has of its own.
-template <typename Arithmetic>
+template <typename Cell, typename Arithmetic>
 struct ForwardSpace {
     const bool packs;  // the weights; else they are read where they lie
-    PackedWeights<Arithmetic> packed;
-    float* bias;          // what is added to the input's products, slots r z n
-    float* bias_hn;       // after: what is added to hn
-    float* gates;         // a chunk of gates of each group, where they are not saved
-    float* reset_state;   // before: r * h of each group
+    PackedWeights<Cell, Arithmetic> packed;
+    float* bias;          // what is added to the input's products, a slot for each gate
+    float* last_bias;     // what is added to the last gate's recurrent product, where that is kept apart
+    float* gates;         // a chunk of gates of each group, where they are not saved for the whole sequence
+    float* factor;        // the factor of the second product, of each group
     float* state;         // the state of each group
+    float* c;             // the second state of each group
     float* x_rows;        // the rows of a chunk's input, for each thread
-    float** gate_rows;    // pointers to the rows of its gates, for each thread
+    float** gate_rows;    // pointers to the gates of its rows, for each thread
     Barrier* barriers;    // one a group
     Index rows, steps;    // most rows of a group, most steps of a chunk
-    Index reset_size, state_size, x_size;  // of a group, of a thread
+    Index factor_size, state_size, x_size;  // of a group, of a thread
 
-    // kept: where the packed weights are kept; null: in the arena.
-    ForwardSpace(Arena& arena, const GruShape& s, Grid grid, bool saves, bool keeps, float* kept)
-        : packs(packs_weights<Arithmetic>(s)) {
+    // kept: where the packed weights are kept; null: in the arena. replayed: steps that are computed again at once, all
+    // that they save in a chunk; 0: not again.
+    ForwardSpace(Arena& arena, const Shape& s, Grid grid, bool saves, bool keeps, float* kept, Index replayed = 0)
+        : packs(packs_forward<Arithmetic>(s)) {
         Arena kept_arena(kept);
-        if (packs) packed = PackedWeights<Arithmetic>(keeps ? kept_arena : arena, s, keeps);
-        const bool after = s.reset == Reset::after;
-        const GateRow row(s.H, saves && after);
+        if (packs) packed = PackedWeights<Cell, Arithmetic>(keeps ? kept_arena : arena, s, keeps);
+        const GateRow row(s.H, saves ? Cell::saved : Cell::gates);
         const Index shares = grid.shares();
         rows = most_rows(s, grid);
-        steps = packs ? chunk_steps(s, grid, rows, row.width) : s.T;
-        reset_size = after ? 0 : Arithmetic::Matrix::size(rows, s.H);
+        steps = replayed > 0 ? replayed : packs ? chunk_steps(s, grid, rows, row.width) : s.T;
+        factor_size = Cell::has_second_product ? Arithmetic::Matrix::size(rows, s.H) : 0;
         state_size = Arithmetic::State::size(s, rows, grid.members);
         x_size = Arithmetic::Inputs::size(steps * rows, s.I);
-        bias = arena.take(3 * row.slot);
-        bias_hn = arena.take(row.slot);
-        gates = arena.take(saves ? 0 : grid.groups * steps * rows * row.width);
-        reset_state = arena.take(grid.groups * reset_size);
+        bias = arena.take(Cell::gates * row.slot);
+        last_bias = arena.take(Cell::keeps_last_bias ? row.slot : 0);
+        gates = arena.take(saves && replayed == 0 ? 0 : grid.groups * steps * rows * row.width);
+        factor = arena.take(grid.groups * factor_size);
         state = arena.take(grid.groups * state_size);
+        c = arena.take(Cell::has_second_state ? grid.groups * rows * row.slot : 0);
         x_rows = arena.take(shares * x_size);
         gate_rows = arena.take<float*>(shares * steps * rows);
         barriers = arena.take<Barrier>(grid.groups);
     }
 };
 
-template <typename Arithmetic>
+template <typename Cell, typename Arithmetic>
 class ForwardSweep {
     using Number = typename Arithmetic::Number;
     using Weight = typename Arithmetic::Weight;
+    using State = typename Arithmetic::State;
+    static constexpr int gates = Cell::gates, first_gates = gates - Cell::has_second_product;
 
   public:
-    ForwardSweep(const GruForwardOf<Number>& call, const ForwardSpace<Arithmetic>& space, const Share& share)
-        : call_(call), space_(space), share_(share), s_(call.shape), after_(s_.reset == Reset::after),
-          row_(s_.H, call.saved != nullptr && after_),
-          input_{call.weights.ih, s_.I, 3, space.packed.ih, space.packed.ih_panel},
-          recurrent_{call.weights.hh, s_.H, after_ ? 3 : 2, space.packed.hh, space.packed.hh_panel},
-          candidate_{call.weights.hh + 2 * s_.H * s_.H, s_.H, 1, space.packed.hn, space.packed.hn_panel},
+    ForwardSweep(const ForwardOf<Number>& call, const ForwardSpace<Cell, Arithmetic>& space, const Share& share)
+        : ForwardSweep(call, space, share, call.saved != nullptr) {}
+
+    // saves: what each step has is saved, in call.saved or in a chunk.
+    ForwardSweep(const ForwardOf<Number>& call, const ForwardSpace<Cell, Arithmetic>& space, const Share& share,
+                 bool saves)
+        : call_(call), space_(space), share_(share), s_(call.shape), saves_(saves),
+          row_(s_.H, saves ? Cell::saved : gates),
+          input_{call.weights.ih, s_.I, gates, space.packed.ih, space.packed.ih_panel},
+          recurrent_{call.weights.hh, s_.H, first_gates, space.packed.hh, space.packed.hh_panel},
+          second_{call.weights.hh + first_gates * s_.H * s_.H, s_.H, 1, space.packed.second, space.packed.second_panel},
           x_rows_(space.x_rows + share.share * space.x_size, s_.I),
           gate_rows_(space.gate_rows + share.share * space.steps * space.rows),
           state_(space.state + share.group * space.state_size, call, share, space.rows),
-          reset_state_(space.reset_state + share.group * space.reset_size, s_.H) {}
+          factor_(space.factor + share.group * space.factor_size, s_.H),
+          c_(space.c + (Cell::has_second_state ? share.group * space.rows * row_.slot : 0)) {}
 
     // The three parts of a call; between them, all shares wait for each other.
     void prepare() {
         state_.start();
-        if (!after_) reset_state_.clear_padding(share_.rows(), share_.panel_end);
+        if constexpr (Cell::has_second_product) factor_.clear_padding(share_.rows(), share_.panel_end);
+        if constexpr (Cell::has_second_state)
+            for (Index row = 0; row < share_.rows(); ++row) start_second_state(row);
         prepare_weights();
     }
 
     void sweep() {
-        for (Index t = 0; t < s_.T; t += space_.steps) {
-            const Index steps = std::min(space_.steps, s_.T - t);
-            find_rows(t, steps);
-            project_inputs(steps * share_.rows());
-            for (Index step = 0; step < steps; ++step) {
-                float* const* gate_rows = gate_rows_ + step * share_.rows();
-                state_.find(t + step);
-                if (after_) {
-                    step_after(gate_rows);
-                } else {
-                    step_before(gate_rows);
-                    share_.wait();  // r * h is whole
-                    finish_before(gate_rows);
-                }
-                share_.wait();
+        for (Index t = 0; t < s_.T; t += space_.steps) take_steps(t, std::min(t + space_.steps, s_.T));
+    }
+
+    // Computes once more what the steps [begin, end) save, from the states, which are there, and the checkpoint before
+    // them. Returns the first row's slots.
+    const float* replay(Index begin, Index end, [[maybe_unused]] Index checkpoint,
+                        [[maybe_unused]] const Sequence<const float>& checkpoints) {
+        if constexpr (Cell::has_second_state)
+            for (Index row = 0; row < rows_at(s_, share_, begin); ++row)
+                for (Index p = share_.panel_begin; p < share_.panel_end; ++p)
+                    store(c_ + row * row_.slot + p * lanes,
+                          load(checkpoints.at(checkpoint, share_.row_begin + row) + p * lanes));
+        take_steps(begin, end);
+        return chunk();
+    }
+
+    void finish() {
+        write_last_state();
+        if constexpr (Cell::has_second_state) write_second_state();
+    }
+
+  private:
+    void take_steps(Index begin, Index end) {
+        project_inputs(find_rows(begin, end));
+        float* const* gate_rows = gate_rows_;
+        for (Index t = begin; t < end; ++t) {
+            const Index count = rows_at(s_, share_, t);
+            keep_checkpoint(t, count);
+            restart_rows(t, count);
+            state_.find(t, count);
+            if constexpr (Cell::has_second_product) {
+                first_part(gate_rows, count);
+                share_.wait();  // the second product's factor is whole
+                second_part(gate_rows, count);
+            } else {
+                whole_step(gate_rows, count);
             }
+            share_.wait();  // the state is whole
+            gate_rows += count;
         }
     }
 
-    void finish() { write_last_state(); }
+    // The second states before step t, if it is time; the others are in y.
+    void keep_checkpoint([[maybe_unused]] Index t, [[maybe_unused]] Index count) const {
+        if constexpr (Cell::has_second_state)
+            if (call_.every > 0 && t % call_.every == 0)
+                for (Index row = 0; row < count; ++row)
+                    for (Index p = share_.panel_begin; p < share_.panel_end; ++p)
+                        store(call_.checkpoints.at(t / call_.every, share_.row_begin + row) + p * lanes,
+                              load(c_ + row * row_.slot + p * lanes));
+    }
 
-  private:
     // Weights of some gates: as the layer keeps them, and packed.
     struct Weights {
         const Number* matrix;
@@ -158,7 +203,7 @@ class ForwardSweep {
         const auto [begin, end] = part_of(panels(s_.H), share_.share, share_.shares);
         sum_biases(begin, end);
         Fingerprint* prints = space_.packed.prints;
-        for (const Weights& w : {input_, recurrent_, candidate_}) {
+        for (const Weights& w : {input_, recurrent_, second_}) {
             if (w.panel == 0) continue;
             for (Index p = begin; p < end; ++p)
                 if (!prints || is_new(prints[p], w, p))
@@ -179,102 +224,115 @@ class ForwardSweep {
 
     // What is added to the gates' products.
     void sum_biases(Index begin, Index end) {
-        const GruWeightsOf<Number>& w = call_.weights;
+        const WeightsOf<Number>& w = call_.weights;
         for (Index p = begin; p < end; ++p) {
             const Index used = lanes_used(s_.H, p), unit = p * lanes;
             const auto part = [&](const Number* bias, int gate) {
                 return bias ? load_first(bias + gate * s_.H + unit, used) : Vec{};
             };
-            const Vec hn = part(w.bias_hh, 2);
-            store(space_.bias + unit, part(w.bias_ih, 0) + part(w.bias_hh, 0));
-            store(space_.bias + row_.slot + unit, part(w.bias_ih, 1) + part(w.bias_hh, 1));
-            store(space_.bias + 2 * row_.slot + unit, after_ ? part(w.bias_ih, 2) : part(w.bias_ih, 2) + hn);
-            store(space_.bias_hn + unit, hn);
+            for (int gate = 0; gate < gates; ++gate) {
+                const Vec recurrent = part(w.bias_hh, gate);
+                const bool apart = Cell::keeps_last_bias && gate == gates - 1;
+                if (apart) store(space_.last_bias + unit, recurrent);
+                const Vec input = part(w.bias_ih, gate);
+                store(space_.bias + gate * row_.slot + unit, apart ? input : input + recurrent);
+            }
         }
     }
 
-    // Points at the rows of `steps` steps from t on: step by step, the share's rows of the batch in each.
-    void find_rows(Index t, Index steps) {
-        float* chunk = call_.saved ? call_.saved + t * s_.B * row_.width
-                                   : space_.gates + share_.group * space_.steps * space_.rows * row_.width;
+    void start_second_state(Index row) {
+        for (Index p = share_.panel_begin; p < share_.panel_end; ++p) {
+            const Number* c0 = call_.c0.at(0, s_.place(share_.row_begin + row)) + p * lanes;
+            store(c_ + row * row_.slot + p * lanes, load_first(c0, lanes_used(s_.H, p)));
+        }
+    }
+
+    // The state itself is where State finds it.
+    void restart_rows([[maybe_unused]] Index t, [[maybe_unused]] Index count) {
+        if constexpr (Cell::has_second_state)
+            if (t > 0 && s_.has_resets())
+                for (Index row = 0; row < count; ++row)
+                    if (s_.resets(t, share_.row_begin + row)) start_second_state(row);
+    }
+
+    // Points at the rows of the steps [begin, end): step by step, those of the share's rows that take it. Returns how
+    // many they are.
+    Index find_rows(Index begin, Index end) {
+        const Index first = saves_ ? Cell::first_gate * row_.slot : 0;
+        float* gates = chunk() + first;
         Index i = 0;
-        for (Index step = 0; step < steps; ++step)
-            for (Index b = share_.row_begin; b < share_.row_end; ++b, ++i) {
-                x_rows_.set(i, call_.x.at(t + step, b));
-                gate_rows_[i] = chunk + (call_.saved ? step * s_.B + b : i) * row_.width;
+        for (Index t = begin; t < end; ++t) {
+            if (call_.saved) gates = call_.saved + (s_.offset(t) + share_.row_begin) * row_.width + first;
+            const Index row_end = share_.row_begin + rows_at(s_, share_, t);
+            for (Index b = share_.row_begin; b < row_end; ++b, ++i, gates += row_.width) {
+                x_rows_.set(i, s_.at(call_.x, t, b));
+                gate_rows_[i] = gates;
             }
+        }
+        return i;
+    }
+
+    // Where the rows of a chunk have their gates, unless all are saved.
+    float* chunk() const {
+        return space_.gates + (call_.saved ? 0 : share_.group * space_.steps * space_.rows * row_.width);
     }
 
     // In what follows the lambdas have copies of all that they use: of what they reach through `this` the compiler
     // believes that each store can change it (a third of the time at H=64 in bfloat16).
 
-    // Slots r, z, n of the chunk's rows = W_i x + b: the input's part of equations (1), (2), (3).
+    // The gates of the chunk's rows = W_i x + b: the input's part of the equations.
     void project_inputs(Index rows) {
-        const auto put = [at = row_, bias = space_.bias, gate_rows = gate_rows_](Index row, Index panel,
-                                                                                const Vec* products) GATEWISE_INLINE {
-            float* gates = gate_rows[row] + at.r + panel * lanes;
-            for (int g = 0; g < 3; ++g)
-                store(gates + g * at.slot, load(bias + panel * lanes + g * at.slot) + products[g]);
+        const auto put = [slot = row_.slot, bias = space_.bias, gate_rows = gate_rows_](
+                             Index row, Index panel, const Vec* products) GATEWISE_INLINE {
+            float* to = gate_rows[row] + panel * lanes;
+            for (int g = 0; g < gates; ++g) store(to + g * slot, load(bias + panel * lanes + g * slot) + products[g]);
         };
-        multiply<3>(x_rows_, rows, input_, put);
+        multiply<gates>(x_rows_, rows, input_, put);
     }
 
-    void step_after(float* const* gate_rows) {
-        const auto step = [at = row_, state = state_, bias_hn = space_.bias_hn, saves = call_.saved != nullptr,
-                           hidden_size = s_.H, gate_rows](Index row, Index panel, const Vec* products) GATEWISE_INLINE {
+    // use(units, row, unit, used): a vector of units of a row of the step.
+    template <typename Use>
+    auto on_units(float* const* gate_rows, const Use& use) const {
+        return [slot = row_.slot, state = state_, last_bias = space_.last_bias, saves = saves_,
+                hidden_size = s_.H, c = c_, gate_rows, use](Index row, Index panel, const Vec* products) GATEWISE_INLINE {
             const Index unit = panel * lanes, used = lanes_used(hidden_size, panel);
-            float* gates = gate_rows[row] + unit;
-            const Vec h = state.at(row, unit, used);
-            const Vec r = Arithmetic::sigmoid(load(gates + at.r) + products[0]);    // (1)
-            const Vec z = Arithmetic::sigmoid(load(gates + at.z()) + products[1]);  // (2)
-            const Vec hn = load(bias_hn + unit) + products[2];
-            const Vec n = Arithmetic::tanh(load(gates + at.n()) + r * hn);          // (3)
-            state.set(row, unit, used, n + z * (h - n));                            // (4)
-            if (saves) {
-                store(gates, hn);
-                store(gates + at.r, r);
-                store(gates + at.z(), z);
-                store(gates + at.n(), n);
-            }
+            const ForwardUnits units{gate_rows[row] + unit, slot, products, last_bias + unit,
+                                     state.at(row, unit, used), c + row * slot + unit, saves};
+            use(units, state, row, unit, used);
         };
-        multiply<3>(state_.rows(), share_.rows(), recurrent_, step);
     }
 
-    // The gates, and r * h.
-    void step_before(float* const* gate_rows) {
-        const auto step = [at = row_, state = state_, reset_state = reset_state_, hidden_size = s_.H, gate_rows](
-                              Index row, Index panel, const Vec* products) GATEWISE_INLINE {
-            const Index unit = panel * lanes, used = lanes_used(hidden_size, panel);
-            float* gates = gate_rows[row] + unit;
-            const Vec h = state.at(row, unit, used);
-            const Vec r = Arithmetic::sigmoid(load(gates + at.r) + products[0]);               // (1)
-            store(gates + at.r, r);
-            store(gates + at.z(), Arithmetic::sigmoid(load(gates + at.z()) + products[1]));    // (2)
-            reset_state.set(row, unit, used, r * h);
-        };
-        multiply<2>(state_.rows(), share_.rows(), recurrent_, step);
+    void whole_step(float* const* gate_rows, Index count) {
+        const auto step = on_units(gate_rows, [](const ForwardUnits& units, const State& state, Index row, Index unit,
+                                                 Index used) GATEWISE_INLINE {
+            state.set(row, unit, used, Cell::template step<Arithmetic>(units));
+        });
+        multiply<gates>(state_.rows(), count, recurrent_, step);
     }
 
-    // The candidate and the state, from the whole of r * h.
-    void finish_before(float* const* gate_rows) {
-        const auto step = [at = row_, state = state_, hidden_size = s_.H, gate_rows](
-                              Index row, Index panel, const Vec* products) GATEWISE_INLINE {
-            const Index unit = panel * lanes, used = lanes_used(hidden_size, panel);
-            float* gates = gate_rows[row] + unit;
-            const Vec h = state.at(row, unit, used);
-            const Vec z = load(gates + at.z());
-            const Vec n = Arithmetic::tanh(load(gates + at.n()) + products[0]);  // (3)
-            state.set(row, unit, used, n + z * (h - n));                         // (4)
-            store(gates + at.n(), n);
-        };
-        multiply<1>(reset_state_, share_.rows(), candidate_, step);
+    // The gates, and the factor of the second product.
+    void first_part(float* const* gate_rows, Index count) {
+        const auto step = on_units(gate_rows, [factor = factor_](const ForwardUnits& units, const State&, Index row,
+                                                                 Index unit, Index used) GATEWISE_INLINE {
+            factor.set(row, unit, used, Cell::template step<Arithmetic>(units));
+        });
+        multiply<first_gates>(state_.rows(), count, recurrent_, step);
+    }
+
+    // The state, from the whole of that factor.
+    void second_part(float* const* gate_rows, Index count) {
+        const auto step = on_units(gate_rows, [](const ForwardUnits& units, const State& state, Index row, Index unit,
+                                                 Index used) GATEWISE_INLINE {
+            state.set(row, unit, used, Cell::template finish<Arithmetic>(units));
+        });
+        multiply<1>(factor_, count, second_, step);
     }
 
     // body(row, panel, products) for `count` rows, times the weights of G gates in the share's panels.
     template <int G, typename Rows, typename Body>
     void multiply(const Rows& rows, Index count, const Weights& w, const Body& body) const {
         const Index begin = share_.panel_begin, end = share_.panel_end;
-        if constexpr (Arithmetic::unpacked_forward_rows > 0)
+        if constexpr (Arithmetic::unpacked_forward_steps > 0)
             if (!space_.packs)
                 return Arithmetic::template multiply_unpacked<G>(rows, count, w.depth, w.matrix, s_.H, begin, end,
                                                                  body);
@@ -283,21 +341,32 @@ class ForwardSweep {
 
     void write_last_state() {
         if (share_.member != 0) return;
-        for (Index b = share_.row_begin; b < share_.row_end; ++b)
-            std::copy_n(call_.y.at(s_.T - 1, b), s_.H, call_.hn + b * s_.H);
+        for (Index b = share_.row_begin; b < share_.row_end; ++b) {
+            const Index place = s_.place(b), steps = s_.length(b);
+            const Number* last = steps > 0 ? s_.at(call_.y, steps - 1, b) : call_.h0.at(0, place);
+            std::copy_n(last, s_.H, call_.hn + place * s_.H);
+        }
     }
 
-    const GruForwardOf<Number>& call_;
-    const ForwardSpace<Arithmetic>& space_;
+    void write_second_state() {
+        for (Index row = 0; row < share_.rows(); ++row)
+            for (Index p = share_.panel_begin; p < share_.panel_end; ++p)
+                store_first(call_.cn + s_.place(share_.row_begin + row) * s_.H + p * lanes,
+                            load(c_ + row * row_.slot + p * lanes), lanes_used(s_.H, p));
+    }
+
+    const ForwardOf<Number>& call_;
+    const ForwardSpace<Cell, Arithmetic>& space_;
     const Share& share_;
-    const GruShape& s_;
-    const bool after_;
+    const Shape& s_;
+    const bool saves_;
     const GateRow row_;
-    const Weights input_, recurrent_, candidate_;
+    const Weights input_, recurrent_, second_;
     const typename Arithmetic::Inputs x_rows_;
     float** gate_rows_;
-    typename Arithmetic::State state_;
-    const typename Arithmetic::Matrix reset_state_;
+    State state_;
+    const typename Arithmetic::Matrix factor_;
+    float* c_;
 };
 
 }  // namespace

@@ -1,21 +1,14 @@
-// One instruction set's kernels for float32. Compiled once for each, with GATEWISE_ISA naming it.
+// One cell's kernels for float32 in one instruction set. Compiled once for each, with GATEWISE_ISA and GATEWISE_CELL
+// naming them.
 #include "float32.h"
 #include "run.h"
 
 #define GATEWISE_JOIN_(a, b) a##b
 #define GATEWISE_JOIN(a, b) GATEWISE_JOIN_(a, b)
-#define GATEWISE_TEXT_(a) #a
-#define GATEWISE_TEXT(a) GATEWISE_TEXT_(a)
 
 namespace gatewise {
 
-using In = KernelsIn<Float32>;
-
-extern const Kernels GATEWISE_JOIN(kernels_, GATEWISE_ISA) = {
-    {In::saved_size, In::kept_size, In::forward_workspace_size, In::backward_workspace_size, In::forward, In::backward},
-    GATEWISE_TEXT(GATEWISE_ISA),
-    GATEWISE_TEXT(GATEWISE_ISA),
-    nullptr,
-};
+extern const KernelsOf<float> GATEWISE_JOIN(GATEWISE_JOIN(kernels_, GATEWISE_ISA), GATEWISE_JOIN(_, GATEWISE_CELL)) =
+    KernelsIn<GATEWISE_JOIN(cell_, GATEWISE_CELL), Float32>::all;
 
 }  // namespace gatewise

@@ -1,13 +1,10 @@
-// The kernels for bfloat16 by AMX's tiles.
+// The GRU's kernels for bfloat16 by AMX's tiles.
 #include "amx.h"
 #include "run.h"
 
 namespace gatewise {
 
-using In = KernelsIn<AmxBfloat16>;
-
-extern const KernelsOf<Bfloat16> bfloat16_amx = {
-    In::saved_size, In::kept_size, In::forward_workspace_size, In::backward_workspace_size, In::forward, In::backward,
-};
+extern const KernelsOf<Bfloat16> bfloat16_amx_gru_after = KernelsIn<GruAfter, AmxBfloat16>::all;
+extern const KernelsOf<Bfloat16> bfloat16_amx_gru_before = KernelsIn<GruBefore, AmxBfloat16>::all;
 
 }  // namespace gatewise

@@ -25,6 +25,12 @@ inline Index padded(Index columns) { return panels(columns) * lanes; }
 // Lanes of panel p that hold columns, the others being padding.
 inline Index lanes_used(Index columns, Index p) { return std::min<Index>(lanes, columns - p * lanes); }
 
+// Rows of a tile of G gates: as many as leave its sums in the registers.
+template <int G>
+constexpr int rows_of_tile() {
+    return std::min(tile_rows, tile_vectors / G);
+}
+
 // Panels that a tile of MR rows and G gates takes at once, so that its sums fill the registers and hide the latency.
 template <int MR, int G>
 constexpr int panels_at_once() {
@@ -70,8 +76,9 @@ void with_constant(Index count, const Body& body) {
 
 template <int G, typename Body>
 void for_tiles(Index rows, Index begin, Index end, const Body& body) {
-    const Index whole = rows - rows % tile_rows;
-    if (whole > 0) for_tiles_of<G, tile_rows>(0, whole, begin, end, body);
+    constexpr int height = rows_of_tile<G>();
+    const Index whole = rows - rows % height;
+    if (whole > 0) for_tiles_of<G, height>(0, whole, begin, end, body);
     with_constant(rows - whole, [=](auto mr) { for_tiles_of<G, mr.value>(whole, rows, begin, end, body); });
 }
 
@@ -89,14 +96,14 @@ GATEWISE_INLINE inline void accumulate(Tile<MR, NP, G>& tile, const float* const
             Vec w[NP][G];
 #pragma GCC unroll 4
             for (int p = 0; p < NP; ++p)
-#pragma GCC unroll 3
+#pragma GCC unroll 4
                 for (int g = 0; g < G; ++g) w[p][g] = load(panel + p * panel_stride + g * lanes);
 #pragma GCC unroll 8
             for (int m = 0; m < MR; ++m) {
                 const Vec v = broadcast(a[m][k]);
 #pragma GCC unroll 4
                 for (int p = 0; p < NP; ++p)
-#pragma GCC unroll 3
+#pragma GCC unroll 4
                     for (int g = 0; g < G; ++g) tile[m][p][g] += v * w[p][g];
             }
         } else {
@@ -105,7 +112,7 @@ GATEWISE_INLINE inline void accumulate(Tile<MR, NP, G>& tile, const float* const
             for (int m = 0; m < MR; ++m) v[m] = broadcast(a[m][k]);
 #pragma GCC unroll 4
             for (int p = 0; p < NP; ++p)
-#pragma GCC unroll 3
+#pragma GCC unroll 4
                 for (int g = 0; g < G; ++g) {
                     const Vec w = load(panel + p * panel_stride + g * lanes);
 #pragma GCC unroll 8

@@ -9,7 +9,7 @@
 #include <optional>
 #include <vector>
 
-#include "gru.h"
+#include "recurrence.h"
 
 namespace gatewise {
 
@@ -125,10 +125,9 @@ class KeptWeights {
     struct Place {
         const void *kernels, *ih, *hh;
         Index I, H;
-        Reset reset;
 
         bool operator==(const Place& o) const {
-            return kernels == o.kernels && ih == o.ih && hh == o.hh && I == o.I && H == o.H && reset == o.reset;
+            return kernels == o.kernels && ih == o.ih && hh == o.hh && I == o.I && H == o.H;
         }
     };
     struct Buffer {

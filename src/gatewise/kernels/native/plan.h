@@ -20,23 +20,13 @@ constexpr double small_work = 200e3;
 // thread is 1.4 times as fast as two; at H=96 two are faster).
 constexpr double small_step = 20e3;
 
-// One row (step, batch) of the gates' buffer. Each slot is padded to whole vectors:
-//     after  [hn | r | z | n]     hn = W_hn h + b_hn
-//     before      [r | z | n]
-// Gradients have the same layout. The input's gradients are the slots r z n (the weights' own order); the recurrent
-// ones are hn r z (after), whose first stands for the candidate's, or r z n (before).
+// One row (step, batch) of gates or of their gradients; cells.h says which slots it has.
 struct GateRow {
     Index slot;   // floats of a slot: H padded
-    Index r;      // where slot r begins
     Index width;  // floats of a row
 
-    GateRow(Index hidden_size, bool with_hn)
-        : slot(padded(hidden_size)), r(with_hn ? slot : 0), width(r + 3 * slot) {}
-    Index z() const { return r + slot; }
-    Index n() const { return r + 2 * slot; }
+    GateRow(Index hidden_size, int slots) : slot(padded(hidden_size)), width(slots * slot) {}
 };
-
-inline GateRow saved_row(const GruShape& s) { return GateRow(s.H, s.reset == Reset::after); }
 
 // Hands out parts of the workspace; without one it only counts.
 class Arena {
@@ -57,29 +47,41 @@ class Arena {
     Index used_ = 0;
 };
 
-// Calls with up to `unpacked_rows` rows (step, batch) read the weights where they lie: to pack them would cost more
-// than it saves.
-template <typename Arithmetic>
-Grid grid_for(const GruShape& s, int threads, Index unpacked_rows) {
-    const double work = 3.0 * static_cast<double>(s.T) * static_cast<double>(s.B) * static_cast<double>(s.H) *
-                        static_cast<double>(s.H + s.I);
+// `packs`: the call packs the weights; else it reads them where they lie.
+template <typename Cell, typename Arithmetic>
+Grid grid_for(const Shape& s, int threads, bool packs) {
+    const auto size = [](Index number) { return static_cast<double>(number); };
+    const double step = Cell::gates * size(s.B) * size(s.H) * size(s.H);
+    const double work = size(s.T) * (step + Cell::gates * size(s.B) * size(s.H) * size(s.I));
     if (threads == 1 || work < small_work) return {1, 1, 1};
-    if (s.T == 1 || s.T * s.B <= unpacked_rows) {
+    if (s.T == 1 || !packs) {
         const int members = static_cast<int>(std::min<Index>(threads, panels(s.H)));
         return {1, members, members};
     }
     const Index weight_bytes = static_cast<Index>(sizeof(typename Arithmetic::Weight));
-    const bool cached = 3 * s.H * padded(s.H) * weight_bytes <= Arithmetic::cached_weight_bytes;
+    const bool cached = Cell::gates * s.H * padded(s.H) * weight_bytes <= Arithmetic::cached_weight_bytes;
     int groups = static_cast<int>(cached ? std::min<Index>(threads, s.B / Arithmetic::rows_of_a_thread) : 1);
     if (groups < 1) groups = 1;
-    const double step = 3.0 * static_cast<double>(s.B) * static_cast<double>(s.H) * static_cast<double>(s.H);
     const int members = static_cast<int>(std::min<Index>(threads / groups, panels(s.H)));
     if (step < small_step) return {groups, 1, 1};
     return {groups, members, members};
 }
 
+// The rows of group `group`: as many as the others have, or, where lengths differ, with about as many steps.
+inline std::pair<Index, Index> rows_of(const Shape& s, Index group, Index groups) {
+    if (!s.rows) return part_of(s.B, group, groups);
+    const Index all = s.row_steps();
+    const auto border = [&](Index part) {
+        if (part == groups) return s.B;
+        Index row = 0;
+        for (Index before = 0; row < s.B && before * groups < all * part; ++row) before += s.rows->lengths[row];
+        return row;
+    };
+    return {border(group), border(group + 1)};
+}
+
 // Share number `index` of a grid, with a barrier for each group.
-inline Share share_of(const GruShape& s, Grid grid, int index, Barrier* barriers) {
+inline Share share_of(const Shape& s, Grid grid, int index, Barrier* barriers) {
     Share share{};
     share.share = index;
     share.shares = grid.shares();
@@ -87,19 +89,31 @@ inline Share share_of(const GruShape& s, Grid grid, int index, Barrier* barriers
     share.groups = grid.groups;
     share.member = index % grid.members;
     share.members = grid.members;
-    std::tie(share.row_begin, share.row_end) = part_of(s.B, share.group, grid.groups);
+    std::tie(share.row_begin, share.row_end) = rows_of(s, share.group, grid.groups);
     std::tie(share.panel_begin, share.panel_end) = part_of(panels(s.H), share.member, grid.members);
     share.barrier = barriers + share.group;
     return share;
 }
 
+// The rows of a share that take step t.
+inline Index rows_at(const Shape& s, const Share& share, Index t) {
+    return s.rows ? std::clamp<Index>(s.rows->active[t] - share.row_begin, 0, share.rows()) : share.rows();
+}
+
 // Steps that are handled together, for a group of `rows` rows: each of its members has `bytes` of their gates.
-inline Index chunk_steps(const GruShape& s, Grid grid, Index rows, Index row_width, Index bytes = chunk_bytes) {
+inline Index chunk_steps(const Shape& s, Grid grid, Index rows, Index row_width, Index bytes = chunk_bytes) {
     const Index floats = grid.chunks * bytes / static_cast<Index>(sizeof(float));
     return std::clamp<Index>(floats / (rows * row_width), 1, s.T);
 }
 
-inline Index most_rows(const GruShape& s, Grid grid) { return (s.B + grid.groups - 1) / grid.groups; }
+inline Index most_rows(const Shape& s, Grid grid) {
+    Index most = 1;
+    for (Index group = 0; group < grid.groups; ++group) {
+        const auto [begin, end] = rows_of(s, group, grid.groups);
+        most = std::max(most, end - begin);
+    }
+    return most;
+}
 
 }  // namespace
 }  // namespace gatewise

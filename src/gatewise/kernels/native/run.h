@@ -10,7 +10,7 @@ namespace gatewise {
 namespace {
 
 template <typename Space, typename... Rest>
-Index space_size(const GruShape& shape, Grid grid, Rest... rest) {
+Index space_size(const Shape& shape, Grid grid, Rest... rest) {
     const auto size = [&](Grid grid) {
         Arena counter(nullptr);
         Space(counter, shape, grid, rest...);
@@ -28,18 +28,18 @@ std::int64_t run_on(Grid grid, int threads, const Call& call, const Space& space
     std::atomic<bool> done{false};
     const auto body = [&](int thread, int team) {
         if (grid.members > 1 && team < grid.shares()) return;
-        const Session session;
+        [[maybe_unused]] const Session session;
         const auto for_shares = [&](auto part) {
             for (int i = thread; i < grid.shares(); i += team) {
                 const Share share = share_of(call.shape, grid, i, space.barriers);
                 part(Sweep(call, space, share));
             }
         };
-        for_shares([](Sweep sweep) { sweep.prepare(); });
+        for_shares([](Sweep&& sweep) { sweep.prepare(); });
         everyone.wait(team);
-        for_shares([](Sweep sweep) { sweep.sweep(); });
+        for_shares([](Sweep&& sweep) { sweep.sweep(); });
         everyone.wait(team);
-        for_shares([](Sweep sweep) { sweep.finish(); });
+        for_shares([](Sweep&& sweep) { sweep.finish(); });
         if (thread == 0) done.store(true, std::memory_order_relaxed);
     };
     const auto call_body = [](const void* context, int thread, int team) {
@@ -68,41 +68,47 @@ void run(Grid grid, const Call& call, float* workspace, Rest... rest) {
     run_grid(grid.without_members(), 1);
 }
 
-// The kernels of one arithmetic.
-template <typename Arithmetic>
+// The kernels of one cell in one arithmetic.
+template <typename Cell, typename Arithmetic>
 struct KernelsIn {
     using Number = typename Arithmetic::Number;
     using Session = typename Arithmetic::Session;
-    using Forward = ForwardSpace<Arithmetic>;
-    using Backward = BackwardSpace<Arithmetic>;
+    using Forward = ForwardSpace<Cell, Arithmetic>;
+    using Backward = BackwardSpace<Cell, Arithmetic>;
 
-    static Grid forward_grid(const GruShape& s, int threads) {
-        return grid_for<Arithmetic>(s, threads, Arithmetic::unpacked_forward_rows);
+    static Grid forward_grid(const Shape& s, int threads) {
+        return grid_for<Cell, Arithmetic>(s, threads, packs_forward<Arithmetic>(s));
     }
-    static Grid backward_grid(const GruShape& s, int threads) {
-        return grid_for<Arithmetic>(s, threads, Arithmetic::unpacked_backward_rows);
+    static Grid backward_grid(const Shape& s, int threads) {
+        return grid_for<Cell, Arithmetic>(s, threads, packs_backward<Arithmetic>(s));
     }
-    static Index kept_size(const GruShape& s) {
+    static Index kept_size(const Shape& s) {
         Arena counter(nullptr);
-        if (packs_weights<Arithmetic>(s)) PackedWeights<Arithmetic>(counter, s, true);
+        if (packs_forward<Arithmetic>(s)) PackedWeights<Cell, Arithmetic>(counter, s, true);
         return counter.used();
     }
-    static Index saved_size(const GruShape& s) { return s.T * s.B * saved_row(s).width; }
+    static Index saved_size(const Shape& s) { return s.row_steps() * GateRow(s.H, Cell::saved).width; }
 
-    static Index forward_workspace_size(const GruShape& s, bool saves, bool keeps, int threads) {
+    static Index forward_workspace_size(const Shape& s, bool saves, bool keeps, int threads) {
         return space_size<Forward>(s, forward_grid(s, threads), saves, keeps, static_cast<float*>(nullptr));
     }
-    static void forward(const GruForwardOf<Number>& call, float* workspace, int threads) {
-        run<ForwardSweep<Arithmetic>, Session, Forward>(forward_grid(call.shape, threads), call, workspace,
-                                                        call.saved != nullptr, call.kept != nullptr, call.kept);
+    static void forward(const ForwardOf<Number>& call, float* workspace, int threads) {
+        run<ForwardSweep<Cell, Arithmetic>, Session, Forward>(forward_grid(call.shape, threads), call, workspace,
+                                                              call.saved != nullptr, call.kept != nullptr, call.kept);
     }
 
-    static Index backward_workspace_size(const GruShape& s, int threads) {
-        return space_size<Backward>(s, backward_grid(s, threads));
+    static Index backward_workspace_size(const Shape& s, Index every, int threads) {
+        return space_size<Backward>(s, backward_grid(s, threads), every);
     }
-    static void backward(const GruBackwardOf<Number>& call, float* workspace, int threads) {
-        run<BackwardSweep<Arithmetic>, Session, Backward>(backward_grid(call.shape, threads), call, workspace);
+    static void backward(const BackwardOf<Number>& call, float* workspace, int threads) {
+        run<BackwardSweep<Cell, Arithmetic>, Session, Backward>(backward_grid(call.shape, threads), call, workspace,
+                                                                call.every);
     }
+
+    static Index slot(Index H) { return padded(H); }
+
+    static constexpr KernelsOf<Number> all{
+        Cell::saved, saved_size, slot, kept_size, forward_workspace_size, backward_workspace_size, forward, backward};
 };
 
 }  // namespace

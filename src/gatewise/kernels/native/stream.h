@@ -1,13 +1,13 @@
 // One step of a stack of GRU layers, for streams: what the kernels take and give.
 //
-// Notation as in gru.h, and L layers, of which the first has I inputs and the others have H. All arrays are contiguous.
+// Notation as in recurrence.h, and L layers, of which the first has I inputs and the others have H. All arrays are contiguous.
 // In float32 the weights are read where the layer keeps them: nothing is packed that could become stale. With int8
 // weights the step reads what pack() made of them.
 #pragma once
 
 #include <cstdint>
 
-#include "gru.h"
+#include "recurrence.h"
 
 namespace gatewise {
 
@@ -20,7 +20,7 @@ struct StreamShape {
 
 struct StreamStep {
     StreamShape shape;
-    const GruWeights* weights;  // of L layers
+    const WeightsOf<float>* weights;  // of L layers
     const float* packed;        // the int8 weights as pack() left them; null: float32
     const float* x;             // (B, I)
     const float* state;         // (L, B, H): before the step
@@ -34,14 +34,14 @@ struct StreamKernels {
     const char* name;
     const char* family;  // the name of the Kernels that these belong to
     Index (*packed_size)(const StreamShape&);
-    void (*pack)(const StreamShape&, const GruWeights* weights, float* packed);
+    void (*pack)(const StreamShape&, const WeightsOf<float>* weights, float* packed);
     int (*most_threads)(const StreamShape&, bool int8);
     Index (*workspace_size)(const StreamShape&, bool int8, int threads);
     void (*step)(const StreamStep&, float* workspace, int threads);
 
     // The weights lie in stripes: stripe i of n is every n-th line of 64 bytes of each array, from line i on. The sum
     // of a stripe is another one as soon as one of its floats is, and, but for a rare chance, if several are.
-    std::uint64_t (*stripe_sum)(const StreamShape&, const GruWeights* weights, Index stripe, Index stripes);
+    std::uint64_t (*stripe_sum)(const StreamShape&, const WeightsOf<float>* weights, Index stripe, Index stripes);
 };
 
 // The kernels by their name, or the best of a family; null if this build or this processor lacks them.

@@ -260,7 +260,7 @@ class Stream {
     const StreamKernels* kernels_;
     const StreamShape shape_;
     std::vector<WatchedWeight> watched_;
-    std::vector<GruWeights> weights_;
+    std::vector<WeightsOf<float>> weights_;
     std::vector<std::uint64_t> sums_;  // of each stripe, as they were when the stream was opened
     Index stripe_ = 0;                 // the next to be compared
     Index work_ = 0;                   // multiply-adds of a step

@@ -117,7 +117,7 @@ class Float32Step {
     Barrier& barrier_;
     Index panel_begin_, panel_end_;
     // Of the layer in hand: weights, number of inputs, inputs (B, inputs), state before and after (B, H).
-    GruWeights w_{};
+    WeightsOf<float> w_{};
     Index inputs_ = 0;
     const float* x_ = nullptr;
     const float* h_ = nullptr;

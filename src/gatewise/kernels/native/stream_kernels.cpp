@@ -25,11 +25,11 @@ Index packed_size(const StreamShape& s) {
     return counter.used();
 }
 
-void pack(const StreamShape& s, const GruWeights* weights, float* packed) {
+void pack(const StreamShape& s, const WeightsOf<float>* weights, float* packed) {
     Arena arena(packed);
     for (Index layer = 0; layer < s.L; ++layer) {
         const Int8Layer to(arena, s, layer);
-        const GruWeights& from = weights[layer];
+        const WeightsOf<float>& from = weights[layer];
         to.ih.pack(from.ih, s.H);
         to.hh.pack(from.hh, s.H);
         std::fill_n(to.bias, 4 * padded(s.H), 0.0f);
@@ -81,10 +81,10 @@ void add_stripe(IntVec (&sums)[line / lanes], const float* array, Index size, In
         add(i, load_first(array + at + i * lanes, std::min<Index>(lanes, size - at - i * lanes)));
 }
 
-std::uint64_t stripe_sum(const StreamShape& s, const GruWeights* weights, Index stripe, Index stripes) {
+std::uint64_t stripe_sum(const StreamShape& s, const WeightsOf<float>* weights, Index stripe, Index stripes) {
     IntVec sums[line / lanes] = {};
     for (Index layer = 0; layer < s.L; ++layer) {
-        const GruWeights& w = weights[layer];
+        const WeightsOf<float>& w = weights[layer];
         add_stripe(sums, w.ih, 3 * s.H * s.inputs(layer), stripe, stripes);
         add_stripe(sums, w.hh, 3 * s.H * s.H, stripe, stripes);
         if (w.bias_ih) add_stripe(sums, w.bias_ih, 3 * s.H, stripe, stripes);

@@ -9,7 +9,7 @@
 #include <immintrin.h>
 #endif
 
-#include "gru.h"
+#include "recurrence.h"
 
 namespace gatewise {
 

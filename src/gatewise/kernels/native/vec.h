@@ -11,7 +11,7 @@
 #include <immintrin.h>
 #endif
 
-#include "gru.h"
+#include "recurrence.h"
 
 // For what runs once a tile or more often. Left to itself, the compiler inlines less the more kernels there are in one
 // file, wherever that happens to be (reset = before took 1.3 times as long).

@@ -1,0 +1,423 @@
+"""What all recurrent layers and cells share: the forms of input and output, the stack of layers, the checks."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import dropout
+from torch.nn.modules.rnn import RNNBase, RNNCellBase
+from torch.nn.utils.rnn import PackedSequence
+
+from gatewise.errors import InputError, ShapeError
+from gatewise.kernels import arguments, ops
+from gatewise.kernels.regularisation import Regularisation
+
+Norm = Literal["norm_ih", "norm_hh", "norm_c", "norm_c_bias"]
+States = list[tuple[Tensor, ...]]  # of each layer and direction the first or last state, (h,) or (h, c)
+
+
+class RecurrentLayer(RNNBase):
+    """Layers of a cell over whole sequences. A subclass says which: `_run` and what is around it.
+
+    The attributes that torch's layers lack have their default here, so that such an object can become one of ours.
+    """
+
+    backend: str = "auto"
+    learn_initial_state: bool = False
+    weight_dropout: float = 0.0
+    recurrent_dropout: float = 0.0
+    zoneout: float | tuple[float, float] = 0.0
+    layer_norm: bool = False
+    weight_ih_l0: Tensor
+    h0: Tensor
+
+    _options: ClassVar[tuple[str, ...]] = (
+        "backend",
+        "learn_initial_state",
+        "weight_dropout",
+        "recurrent_dropout",
+        "zoneout",
+        "layer_norm",
+    )
+    _rank_words: ClassVar[str] = "D instead"  # the end of torch's message
+
+    def _add_options(
+        self,
+        backend: str,
+        learn_initial_state: bool,
+        weight_dropout: float,
+        recurrent_dropout: float,
+        zoneout: float | Sequence[float],
+        layer_norm: bool,
+    ) -> None:
+        """What a constructor does after torch's."""
+        name = type(self).__name__
+        self.backend = check_choice(name, "backend", backend, ops.BACKENDS)
+        self.learn_initial_state = check_flag(name, "learn_initial_state", learn_initial_state)
+        self.weight_dropout = check_probability(
+            name, "weight_dropout", weight_dropout, "the probability of a recurrent weight to be dropped"
+        )
+        self.recurrent_dropout = check_probability(
+            name, "recurrent_dropout", recurrent_dropout, "the probability of a unit of h to be hidden from its cell"
+        )
+        meaning = "the probability of a unit to keep its value in a step"
+        if len(self._state_sizes()) == 1:
+            self.zoneout = check_probability(name, "zoneout", zoneout, meaning)
+        else:
+            self.zoneout = check_probabilities(name, "zoneout", zoneout, meaning)
+        self.layer_norm = check_flag(name, "layer_norm", layer_norm)
+
+        weight = self.weight_ih_l0
+        if learn_initial_state:
+            for state, size in zip(("h0", "c0"), self._state_sizes(), strict=False):
+                self.register_parameter(state, nn.Parameter(weight.new_zeros(len(self._all_weights), size)))
+        if layer_norm:
+            for suffix in self._suffixes():
+                for norm, size in self._norm_sizes().items():
+                    self.register_parameter(f"{norm}_{suffix}", nn.Parameter(weight.new_empty(size)))
+            self._reset_norms()
+
+    def reset_parameters(self) -> None:
+        """Draw the weights as torch's layer does; learned first states are zeros, gains of layer_norm ones."""
+        super().reset_parameters()
+        if self.learn_initial_state:
+            for name in ("h0", "c0")[: len(self._state_sizes())]:
+                nn.init.zeros_(getattr(self, name))
+        if self.layer_norm:
+            self._reset_norms()
+
+    def _reset_norms(self) -> None:
+        for suffix in self._suffixes():
+            for norm in self._norm_sizes():
+                nn.init.constant_(getattr(self, f"{norm}_{suffix}"), 0.0 if norm.endswith("bias") else 1.0)
+
+    def _suffixes(self) -> list[str]:
+        """How the parameters' names of each layer and direction end: "l0", "l0_reverse", "l1", ..."""
+        return [names[0].removeprefix("weight_ih_") for names in self._all_weights]
+
+    def _norm_sizes(self) -> dict[Norm, int]:
+        """The parameters that a layer with layer_norm has of it in each direction, and their sizes."""
+        rows = self.weight_ih_l0.shape[0]
+        return {"norm_ih": rows, "norm_hh": rows}
+
+    def _state_sizes(self) -> tuple[int, ...]:
+        """The sizes of a layer's states: of h, and of c where there is one."""
+        return (self.hidden_size,)
+
+    def _run(self, x: Tensor, states: tuple[Tensor, ...], weights: Sequence[Any], **how: Any) -> tuple[Any, ...]:
+        """One layer in one direction: y, the last states, and gates if they are asked for."""
+        raise NotImplementedError
+
+    def forward(
+        self,
+        input: Tensor | PackedSequence,
+        hx: Any = None,
+        *,
+        lengths: Tensor | int | None = None,
+        resets: Tensor | None = None,
+        return_gates: bool = False,
+        checkpoint_every: int | None = None,
+    ) -> tuple[Any, ...]:
+        """The top layer's state at every step (T, B, D*H), and the last states of each layer and direction.
+
+        The last states are hn (L*D, B, H), of an LSTM (hn, cn). D is 2 if bidirectional, else 1. The output takes the
+        input's form. A third result, if return_gates: a dict "l0", "l0_reverse", "l1", ... of dicts of what each gate
+        was at every step, (T, B, H), without gradient; packed rows are (sum of lengths, H).
+
+        input (T, B, I) float: inputs; (B, T, I) if batch_first, (T, I) for a single sequence, or a PackedSequence.
+        hx (L*D, B, H) float: first states, of an LSTM (h0, c0); zeros, or what was learned, if None; (L*D, H) for a
+            single sequence.
+        lengths (B,) integer: steps of each row, in any order, 0 too. What lies beyond them is not read, the output is
+            zero there, and the backward direction starts at each row's own end. A number for a single sequence.
+        resets (T, B) bool: True where a new sequence begins: the state is the first one again, and gradients stop.
+            (B, T) if batch_first, (T,) for a single sequence.
+        checkpoint_every: keep the states of every so many steps for the backward sweep, and compute the rest again.
+
+        Raises ShapeError, InputError and BackendError.
+        """
+        if isinstance(input, PackedSequence):
+            return self._forward_packed(input, hx, lengths, resets, return_gates, checkpoint_every)
+        rank = input.dim()
+        if rank not in (2, 3):
+            name = type(self).__name__
+            raise ShapeError(f"{name}: Expected input to be 2D or 3D, got {rank}{self._rank_words}")
+        if hx is not None:
+            self._check_ranks(hx, rank)
+        how: dict[str, Any] = {}
+        if lengths is not None or resets is not None or checkpoint_every is not None or return_gates:
+            how = self._described(input, lengths, resets, return_gates, checkpoint_every)
+
+        if rank == 2:
+            input = input.unsqueeze(1)
+        elif self.batch_first:
+            input = input.transpose(0, 1)
+        y, last, gates = self._stack(input, self._first_states(input, hx, input.shape[1], rank), how)
+        hn = self._joined(last)
+        if rank == 2:
+            y, hn = y.squeeze(1), hn.squeeze(1) if isinstance(hn, Tensor) else tuple(s.squeeze(1) for s in hn)
+        elif self.batch_first:
+            y = y.transpose(0, 1)
+        if gates is None:
+            return y, hn
+        if rank == 2 or self.batch_first:
+            gates = {
+                layer: {name: g.squeeze(1) if rank == 2 else g.transpose(0, 1) for name, g in named.items()}
+                for layer, named in gates.items()
+            }
+        return y, hn, gates
+
+    def _described(self, input, lengths, resets, return_gates, checkpoint_every) -> dict[str, Any]:
+        """The arguments that ops takes for those that are given here: checked, time first, with rows."""
+        name, how = type(self).__name__, {}
+        batched = input.dim() == 3
+        steps, batch = (input.shape[0], 1) if not batched else input.shape[:2]
+        if batched and self.batch_first:
+            steps, batch = batch, steps
+        if lengths is not None:
+            if not batched:
+                lengths = _single_length(name, lengths)
+            how["lengths"] = arguments.checked_lengths(name, lengths, steps, batch)
+        if resets is not None:
+            shape, axes = ((batch, steps), "(B, T)") if self.batch_first else ((steps, batch), "(T, B)")
+            arguments.check_resets(name, resets, shape if batched else (steps,), axes if batched else "(T,)")
+            if not batched:
+                resets = resets.unsqueeze(1)
+            elif self.batch_first:
+                resets = resets.transpose(0, 1)
+            how["resets"] = resets
+        if return_gates:
+            how["return_gates"] = True
+        if checkpoint_every is not None:
+            arguments.check_checkpoint_every(name, checkpoint_every)
+            how["checkpoint_every"] = checkpoint_every
+        return how
+
+    def _forward_packed(self, input, hx, lengths, resets, return_gates, checkpoint_every) -> tuple[Any, ...]:
+        """As forward; data (sum of lengths, I) hold the steps one after another, rows sorted by falling length."""
+        name = type(self).__name__
+        data, batch_sizes, sorted_indices, unsorted_indices = input
+        if data.dim() != 2:
+            raise ShapeError(f"input must have 2 dimensions, got {data.dim()}")
+        for argument, value in (("lengths", lengths), ("resets", resets)):
+            if value is not None:
+                raise InputError(
+                    f"{name}: {argument} cannot be given together with a PackedSequence, which has its own order of "
+                    f"rows; pass the padded batch with lengths instead"
+                )
+        how: dict[str, Any] = {"batch_sizes": batch_sizes}
+        if return_gates:
+            how["return_gates"] = True
+        if checkpoint_every is not None:
+            arguments.check_checkpoint_every(name, checkpoint_every)
+            how["checkpoint_every"] = checkpoint_every
+        first = self._first_states(data, hx, int(batch_sizes[0]), 3)
+        if sorted_indices is not None:
+            first = [tuple(state.index_select(0, sorted_indices) for state in states) for states in first]
+        y, last, gates = self._stack(data, first, how)
+        if unsorted_indices is not None:
+            last = [tuple(state.index_select(0, unsorted_indices) for state in states) for states in last]
+        output = PackedSequence(y, batch_sizes, sorted_indices, unsorted_indices)
+        return (output, self._joined(last)) if gates is None else (output, self._joined(last), gates)
+
+    def _check_ranks(self, hx: Any, rank: int) -> None:
+        """Raise ShapeError, in torch's words, unless hx has the rank of the input."""
+        if hx.dim() != rank:
+            form = "batched" if rank == 3 else "unbatched"
+            raise ShapeError(f"For {form} {rank}-D input, hx should also be {rank}-D but got {hx.dim()}-D tensor")
+
+    def _first_states(self, x: Tensor, hx: Any, batch_size: int, rank: int) -> States:
+        """The first states of each layer and direction; ShapeError, in torch's words, if x or hx is wrong."""
+        weight = self._parameters.get("weight_ih_l0")
+        dtype = (self.weight_ih_l0 if weight is None else weight).dtype
+        if x.dtype != dtype and not torch.is_autocast_enabled(x.device.type):
+            raise ShapeError(
+                f"RNN input dtype ({x.dtype}) does not match weight dtype ({dtype}). "
+                f"Convert input: input.to({dtype}), or convert model: model.to({x.dtype})"
+            )
+        if x.shape[-1] != self.input_size:
+            raise ShapeError(
+                f"input.size(-1) must be equal to input_size. Expected {self.input_size}, got {x.size(-1)}"
+            )
+        count = len(self._all_weights)
+        if hx is not None:
+            return self._split(hx if rank == 3 else self._with_rows(hx), batch_size)
+        if self.learn_initial_state:
+            learned = [getattr(self, name) for name in ("h0", "c0")[: len(self._state_sizes())]]
+            return [tuple(state[i].expand(batch_size, -1) for state in learned) for i in range(count)]
+        return [tuple([x.new_zeros(batch_size, size) for size in self._state_sizes()])] * count
+
+    def _with_rows(self, hx: Any) -> Any:
+        """First states of a single sequence as those of a batch."""
+        return hx.unsqueeze(1)
+
+    def _split(self, hx: Any, batch_size: int) -> States:
+        """The first states that were given, of each layer and direction."""
+        expected = (len(self._all_weights), batch_size, self.hidden_size)
+        if hx.shape != expected:
+            raise ShapeError(f"Expected hidden size {expected}, got {list(hx.shape)}")
+        return [(h,) for h in hx.unbind()]
+
+    def _joined(self, last: States) -> Any:
+        """The last states of all layers and directions as forward gives them."""
+        if len(last) == 1:
+            return last[0][0].unsqueeze(0)
+        return torch.stack([h for (h,) in last])
+
+    def _stack(self, x: Tensor, first: States, how: dict[str, Any]) -> tuple[Tensor, States, dict | None]:
+        """The states of the top layer, the last states of each layer and direction, and the gates if asked for."""
+        weights = self._weights()
+        regularised = self.layer_norm or self.recurrent_dropout or self.zoneout
+        last, gates = [], {} if "return_gates" in how else None
+        for layer in range(self.num_layers):
+            if layer > 0 and self.dropout > 0:
+                x = dropout(x, self.dropout, self.training)
+            outputs = []
+            for reverse in (False, True) if self.bidirectional else (False,):
+                if regularised:
+                    how["regularisation"] = self._regularisation(len(last), x, len(first[0][0]))
+                y, *states = self._run(x, first[len(last)], weights[len(last)], reverse=reverse, **how)
+                if gates is not None:
+                    gates[f"l{layer}_reverse" if reverse else f"l{layer}"] = states.pop()
+                outputs.append(y)
+                last.append(tuple(states))
+            x = torch.cat(outputs, -1) if self.bidirectional else outputs[0]
+        return x, last, gates
+
+    def _weights(self) -> list[list[Any]]:
+        """Of each layer and direction weight_ih, weight_hh, bias_ih, bias_hh, and weight_hr of an LSTM that has it.
+
+        Read at each call, for parametrizations and functional_call exchange them.
+        """
+        own = self._parameters  # the way through __getattr__ takes 2 us
+        weights = [[own[name] if name in own else getattr(self, name) for name in names] for names in self._all_weights]
+        if not self.bias:
+            weights = [[*given[:2], None, None, *given[2:]] for given in weights]
+        if self.weight_dropout > 0 and self.training:
+            for given in weights:
+                given[1] = dropout(given[1], self.weight_dropout)
+        return weights
+
+    def _regularisation(self, index: int, x: Tensor, batch_size: int) -> Regularisation | None:
+        """What regularises a layer in one direction in this call, with masks that are drawn here; None if nothing does.
+
+        index: that of the layer and direction; x (T, B, I), or packed (sum of lengths, I): its inputs.
+        """
+        given: dict[str, Any] = {}
+        sizes, suffix = self._state_sizes(), self._suffixes()[index]
+        p = self.recurrent_dropout
+        if self.training and p > 0:
+            given["dropout"] = dropout(torch.ones(batch_size, sizes[0], dtype=x.dtype, device=x.device), p)
+        zoneout = self.zoneout if isinstance(self.zoneout, tuple) else (self.zoneout, self.zoneout)
+        for name, p, size in zip(("zoneout_h", "zoneout_c"), zoneout, sizes, strict=False):
+            if p > 0:
+                given[name] = p
+                if self.training:
+                    mask = torch.empty(*x.shape[:-1], size, dtype=torch.bool, device=x.device)
+                    given[name] = torch.bernoulli(mask, p)
+        if self.layer_norm:
+            given |= {norm: getattr(self, f"{norm}_{suffix}") for norm in self._norm_sizes()}
+        return Regularisation(**given) if given else None
+
+    def extra_repr(self) -> str:
+        """The arguments that repr shows: torch's, then those of ours that are not the default."""
+        return super().extra_repr() + shown(self, self._options)
+
+
+class RecurrentCell(RNNCellBase):
+    """One step of a cell."""
+
+    backend: str = "auto"
+    _options: ClassVar[tuple[str, ...]] = ("backend",)
+    bias_ih: Tensor | None
+    bias_hh: Tensor | None
+
+    def _step(self, input: Tensor, hx: Tensor | None, op: Callable[..., tuple[Any, ...]], **how: Any) -> Tensor:
+        """The state after one step of a cell that has no other."""
+        rank = self._checked(input)
+        if hx is None:
+            hx = input.new_zeros((*input.shape[:-1], self.hidden_size))
+        else:
+            self._check_state(input, "hidden", hx)
+        weights = (self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh)
+        if rank == 1:
+            input, hx = input.unsqueeze(0), hx.unsqueeze(0)
+        _, hn = op(input.unsqueeze(0), hx, *weights, backend=self.backend, **how)
+        return hn if rank == 2 else hn.squeeze(0)
+
+    def _checked(self, input: Tensor) -> int:
+        """The input's rank; ShapeError, in torch's words, if the input is wrong."""
+        rank = input.dim()
+        if rank not in (1, 2):
+            raise ShapeError(f"{type(self).__name__}: Expected input to be 1D or 2D, got {rank}D instead")
+        if input.size(-1) != self.input_size:
+            raise ShapeError(f"input has inconsistent input_size: got {input.size(-1)} expected {self.input_size}")
+        return rank
+
+    def _check_state(self, input: Tensor, name: str, state: Tensor, number: int = 0) -> None:
+        """Raise ShapeError, in torch's words, unless the state fits the input."""
+        if state.shape == (*input.shape[:-1], self.hidden_size):
+            return
+        if state.dim() not in (1, 2):
+            cell = type(self).__name__
+            raise ShapeError(f"{cell}: Expected {name} to be 1D or 2D, got {state.dim()}D instead")
+        if state.dim() == input.dim() == 2 and len(state) != len(input):
+            raise ShapeError(f"Input batch size {len(input)} doesn't match hidden{number} batch size {len(state)}")
+        if state.dim() == input.dim():
+            got = state.size(-1)
+            raise ShapeError(f"hidden{number} has inconsistent hidden_size: got {got}, expected {self.hidden_size}")
+        expected = (*input.shape[:-1], self.hidden_size)
+        raise ShapeError(f"{type(self).__name__}: Expected hidden size {expected}, got {tuple(state.shape)}")
+
+    def extra_repr(self) -> str:
+        """The arguments that repr shows: torch's, then those of ours that are not the default."""
+        return super().extra_repr() + shown(self, self._options)
+
+
+def _single_length(layer: str, length: Any) -> Tensor:
+    """The length of a single sequence, a number or a tensor of one, as lengths (1,)."""
+    if isinstance(length, int) and not isinstance(length, bool):
+        return torch.tensor([length])
+    if not isinstance(length, Tensor) or length.dim() != 0:
+        got = tuple(length.shape) if isinstance(length, Tensor) else type(length).__name__
+        raise ShapeError(f"{layer}: expected lengths of a single sequence (T, I) to be one whole number, got {got}")
+    return length.unsqueeze(0)
+
+
+def check_choice(layer: str, name: str, value: str, known: Sequence[str]) -> str:
+    """The value; InputError unless it is one of the known ones."""
+    if value not in known:
+        raise InputError(f"{layer}: unknown {name} {value!r}; expected one of {', '.join(known)}")
+    return value
+
+
+def check_flag(layer: str, name: str, value: bool) -> bool:
+    """The value; InputError unless it is True or False."""
+    if not isinstance(value, bool):
+        raise InputError(f"{layer}: expected {name} to be True or False, got {type(value).__name__}")
+    return value
+
+
+def check_probability(layer: str, name: str, value: Any, meaning: str) -> float:
+    """The value as a float; InputError unless it is a number from 0 to 1."""
+    if not arguments.is_probability(value):
+        raise InputError(f"{layer}: expected {name} to be a number from 0 to 1, {meaning}, got {value!r}")
+    return float(value)
+
+
+def check_probabilities(layer: str, name: str, value: Any, meaning: str) -> float | tuple[float, float]:
+    """The value as a float, or as two of them for h and c; InputError unless these are numbers from 0 to 1."""
+    if arguments.is_probability(value):
+        return float(value)
+    pair = isinstance(value, (tuple, list)) and len(value) == 2
+    if not pair or not all(arguments.is_probability(p) for p in value):
+        raise InputError(
+            f"{layer}: expected {name} to be a number from 0 to 1, or two of them for h and c, {meaning}, got {value!r}"
+        )
+    return float(value[0]), float(value[1])
+
+
+def shown(module: nn.Module, options: Sequence[str]) -> str:
+    """ ", name=value" for each option that differs from what it is by default."""
+    values = [(name, getattr(module, name)) for name in options]
+    return "".join(f", {name}={value}" for name, value in values if value != getattr(type(module), name))
