@@ -16,6 +16,26 @@ JOBS = ("inference", "training")
 
 
 @dataclass(frozen=True)
+class Cell:
+    """How the contestants call a cell: "gru", "lstm" or "rnn"."""
+
+    layer: str  # the layer's name in torch.nn, in gatewise and among ONNX's operators
+    gates: int  # blocks of H rows that the weights have
+    states: int  # h, or h and c
+    onnx_order: tuple[int, ...]  # where each of ONNX's blocks is among torch's
+    onnx_options: dict[str, int]
+    definition: str  # its name in gatewise.kernels.reference
+    results: str  # how the names of its results begin
+
+
+CELLS = {
+    "gru": Cell("GRU", 3, 1, (1, 0, 2), {"linear_before_reset": 1}, "gru_after", "layers"),  # z, r, n of r, z, n
+    "lstm": Cell("LSTM", 4, 2, (0, 3, 1, 2), {}, "lstm", "layers-lstm"),  # i, o, f, g of i, f, g, o
+    "rnn": Cell("RNN", 1, 1, (0,), {}, "rnn_tanh", "layers-rnn"),
+}
+
+
+@dataclass(frozen=True)
 class Shape(Sizes):
     """Steps, rows of the batch, inputs, hidden units."""
 
@@ -24,9 +44,9 @@ class Shape(Sizes):
     I: int  # noqa: E741
     H: int
 
-    def flop(self, job: str) -> int:
+    def flop(self, job: str, gates: int) -> int:
         """Operations of the matrix products of a layer; training has three times those of inference."""
-        return 2 * self.T * self.B * 3 * self.H * (self.I + self.H) * (1 if job == "inference" else 3)
+        return 2 * self.T * self.B * gates * self.H * (self.I + self.H) * (1 if job == "inference" else 3)
 
 
 def representable(array: np.ndarray, precision: str) -> np.ndarray:
@@ -41,18 +61,19 @@ def representable(array: np.ndarray, precision: str) -> np.ndarray:
 class Problem:
     """What all contestants compute, as float32 arrays: inputs, weights as torch keeps them, gradient of the output."""
 
+    cell: Cell
     x: np.ndarray  # (T, B, I)
     dy: np.ndarray  # (T, B, H)
-    weight_ih: np.ndarray  # (3H, I)
-    weight_hh: np.ndarray  # (3H, H)
-    bias_ih: np.ndarray  # (3H,)
-    bias_hh: np.ndarray  # (3H,)
+    weight_ih: np.ndarray  # (GH, I), of G gates
+    weight_hh: np.ndarray  # (GH, H)
+    bias_ih: np.ndarray  # (GH,)
+    bias_hh: np.ndarray  # (GH,)
 
     @classmethod
-    def of(cls, shape: Shape, precision: str = "float32") -> "Problem":
+    def of(cls, shape: Shape, precision: str = "float32", cell: str = "gru") -> "Problem":
         """The problem of a shape, with numbers that the precision can represent."""
         draw = np.random.default_rng(0)
-        rows = 3 * shape.H
+        rows = CELLS[cell].gates * shape.H
 
         def normal(*size: int) -> np.ndarray:
             return representable(draw.standard_normal(size, np.float32), precision)
@@ -61,7 +82,13 @@ class Problem:
             return representable((2 * draw.random(size, np.float32) - 1) * np.float32(shape.H**-0.5), precision)
 
         x, dy = normal(shape.T, shape.B, shape.I), normal(shape.T, shape.B, shape.H)
-        return cls(x, dy, uniform(rows, shape.I), uniform(rows, shape.H), uniform(rows), uniform(rows))
+        weights = uniform(rows, shape.I), uniform(rows, shape.H), uniform(rows), uniform(rows)
+        return cls(CELLS[cell], x, dy, *weights)
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """Inputs and hidden units."""
+        return self.x.shape[2], self.dy.shape[2]
 
 
 # What a contestant offers for a problem: inference() -> y, and training() -> the gradient of weight_ih, or None.
@@ -96,56 +123,57 @@ def _torch_calls(layer, problem: Problem, precision: str) -> Calls:
 
 
 def gatewise(problem: Problem, precision: str) -> Calls:
-    """gw.GRU."""
+    """gw.GRU, gw.LSTM or gw.RNN."""
     import gatewise as gw
 
-    return _torch_calls(gw.GRU(problem.x.shape[2], problem.dy.shape[2], backend="native"), problem, precision)
+    return _torch_calls(getattr(gw, problem.cell.layer)(*problem.sizes, backend="native"), problem, precision)
 
 
 def gatewise_before(problem: Problem, precision: str) -> Calls:
     """gw.GRU with reset="before"."""
     import gatewise as gw
 
-    return _torch_calls(
-        gw.GRU(problem.x.shape[2], problem.dy.shape[2], reset="before", backend="native"), problem, precision
-    )
+    return _torch_calls(gw.GRU(*problem.sizes, reset="before", backend="native"), problem, precision)
 
 
 def torch(problem: Problem, precision: str) -> Calls:
-    """torch.nn.GRU."""
+    """torch.nn.GRU, torch.nn.LSTM or torch.nn.RNN."""
     import torch
 
-    return _torch_calls(torch.nn.GRU(problem.x.shape[2], problem.dy.shape[2]), problem, precision)
+    return _torch_calls(getattr(torch.nn, problem.cell.layer)(*problem.sizes), problem, precision)
 
 
 def onnxruntime(problem: Problem, precision: str) -> Calls:
-    """The GRU operator of ONNX Runtime: inference in float32 only."""
+    """The operator of ONNX Runtime: inference in float32 only."""
     import onnx
     import onnxruntime as ort
 
-    def zrn(rows: np.ndarray) -> np.ndarray:
-        r, z, n = np.split(rows, 3)
-        return np.concatenate([z, r, n])[None]
+    cell = problem.cell
+
+    def ordered(rows: np.ndarray) -> np.ndarray:
+        blocks = np.split(rows, cell.gates)
+        return np.concatenate([blocks[gate] for gate in cell.onnx_order])[None]
 
     arrays = {
-        "W": zrn(problem.weight_ih),
-        "R": zrn(problem.weight_hh),
-        "B": np.concatenate([zrn(problem.bias_ih), zrn(problem.bias_hh)], 1),
+        "W": ordered(problem.weight_ih),
+        "R": ordered(problem.weight_hh),
+        "B": np.concatenate([ordered(problem.bias_ih), ordered(problem.bias_hh)], 1),
     }
     hidden_size = problem.dy.shape[2]
-    node = onnx.helper.make_node("GRU", ["x", "W", "R", "B"], ["y"], hidden_size=hidden_size, linear_before_reset=1)
+    options = {"hidden_size": hidden_size, **cell.onnx_options}
+    node = onnx.helper.make_node(cell.layer, ["x", "W", "R", "B"], ["y"], **options)
     value = onnx.helper.make_tensor_value_info
     graph = onnx.helper.make_graph(
         [node],
-        "gru",
+        "layer",
         [value("x", onnx.TensorProto.FLOAT, problem.x.shape)],
         [value("y", onnx.TensorProto.FLOAT, (problem.x.shape[0], 1, problem.x.shape[1], hidden_size))],
         [onnx.numpy_helper.from_array(array, name) for name, array in arrays.items()],
     )
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 14)], ir_version=8)
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = int(os.environ["OMP_NUM_THREADS"])
-    session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    threads = ort.SessionOptions()
+    threads.intra_op_num_threads = int(os.environ["OMP_NUM_THREADS"])
+    session = ort.InferenceSession(model.SerializeToString(), threads, providers=["CPUExecutionProvider"])
     return lambda: np.asarray(session.run(None, {"x": problem.x})[0])[:, 0], None
 
 
@@ -154,20 +182,33 @@ def jax(problem: Problem, precision: str) -> Calls:
     import jax
     import jax.numpy as jnp
 
+    def gru(x, past, h):
+        x_r, x_z, x_n = jnp.split(x, 3, -1)
+        h_r, h_z, h_n = jnp.split(past, 3, -1)
+        r, z = jax.nn.sigmoid(x_r + h_r), jax.nn.sigmoid(x_z + h_z)
+        n = jnp.tanh(x_n + r * h_n)
+        return (n + z * (h - n),)
+
+    def lstm(x, past, h, c):
+        i, f, g, o = jnp.split(x + past, 4, -1)
+        c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
+        return jax.nn.sigmoid(o) * jnp.tanh(c), c
+
+    def rnn(x, past, h):
+        return (jnp.tanh(x + past),)
+
+    new_states = {"GRU": gru, "LSTM": lstm, "RNN": rnn}[problem.cell.layer]
     dtype = {"float32": jnp.float32, "bf16": jnp.bfloat16}[precision]
     names = ("x", "dy", "weight_ih", "weight_hh", "bias_ih", "bias_hh")
     x, dy, *weights = (jnp.asarray(getattr(problem, name), dtype) for name in names)
 
     def states(x, weight_ih, weight_hh, bias_ih, bias_hh):
-        def step(h, projected):
-            x_r, x_z, x_n = jnp.split(projected, 3, -1)
-            h_r, h_z, h_n = jnp.split(h @ weight_hh.T + bias_hh, 3, -1)
-            r, z = jax.nn.sigmoid(x_r + h_r), jax.nn.sigmoid(x_z + h_z)
-            n = jnp.tanh(x_n + r * h_n)
-            h = n + z * (h - n)
-            return h, h
+        def step(states, projected):
+            states = new_states(projected, states[0] @ weight_hh.T + bias_hh, *states)
+            return states, states[0]
 
-        return jax.lax.scan(step, jnp.zeros(dy.shape[1:], dtype), x @ weight_ih.T + bias_ih)[1]
+        first = (jnp.zeros(dy.shape[1:], dtype),) * problem.cell.states
+        return jax.lax.scan(step, first, x @ weight_ih.T + bias_ih)[1]
 
     infer = jax.jit(states)
     train = jax.jit(jax.grad(lambda *arrays: (states(*arrays) * dy).sum(), argnums=(0, 1, 2, 3, 4)))
@@ -201,18 +242,18 @@ CONTESTANTS: dict[str, dict[str, tuple[Layer, str]]] = {
         "gatewise float32": (gatewise, "float32"),
     },
 }
-NOT_OFFERED = {"float32": [], "bf16": ["onnxruntime: not offered (its GRU has no bfloat16 on the CPU)"]}
+NOT_OFFERED = {"float32": [], "bf16": ["onnxruntime: not offered (its operators have no bfloat16 on the CPU)"]}
 NEEDS = {"onnxruntime": ("onnx", "onnxruntime"), "jax": ("jax",)}
 
 
 class Runner:
     """One contestant in a process of its own: sets a problem up, computes it, times it."""
 
-    def __init__(self, layer: Layer, precision: str, problems: str):
-        self._layer, self._precision, self._problems = layer, precision, problems
+    def __init__(self, layer: Layer, precision: str, problems: str, cell: str = "gru"):
+        self._layer, self._precision, self._problems, self._cell = layer, precision, problems, cell
 
     def prepare(self, shape: Shape) -> None:
-        calls = self._layer(Problem.of(shape, self._problems), self._precision)
+        calls = self._layer(Problem.of(shape, self._problems, self._cell), self._precision)
         self._calls: dict[str, Callable[[], Any] | None] = dict(zip(JOBS, calls, strict=True))
 
     def results(self) -> dict[str, np.ndarray]:

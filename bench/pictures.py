@@ -1,4 +1,4 @@
-"""The pictures of the stored results: docs/figures/ratios.svg and docs/figures/growth.svg.
+"""The pictures of the stored results: docs/figures/ratios.svg, ratios-lstm.svg, ratios-rnn.svg and growth.svg.
 
     python bench/pictures.py [--results DIR] [--figures DIR] [--format png]
 
@@ -7,6 +7,7 @@ A picture whose results are not stored is left out, and named.
 
 import argparse
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,20 +18,19 @@ import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from contestants import JOBS
+from contestants import CELLS, JOBS, Cell
 from growth import AXES, COSTS, NAMES, series
 from machine import RESULTS
 from turns import Timing
 
 FIGURES = Path(__file__).parents[1] / "docs" / "figures"
-LAYERS = "layers-float32-2-threads"
 # Okabe and Ito's colours, told apart also by those who see no red or green.
 COLOURS = {"inference": "#0072B2", "training": "#D55E00"}
 MARKERS = {"inference": "o", "training": "D"}
 PLAIN = FuncFormatter(lambda value, _: f"{value:g}")
 
 
-def ratios(stored: dict[str, Any]) -> Figure:
+def ratios(cell: Cell, stored: dict[str, Any]) -> Figure:
     """Per shape, torch's time over gatewise's, on a logarithmic axis with a line at 1."""
     shapes = list(stored["results"])
     figure, axes = plt.subplots(figsize=(7.2, 0.34 * len(shapes) + 1.3), layout="constrained")
@@ -46,11 +46,11 @@ def ratios(stored: dict[str, Any]) -> Figure:
     axes.set_yticks(range(len(shapes)), shapes)
     axes.invert_yaxis()
     axes.text(-0.02, 1, "T, B, I, H", transform=axes.transAxes, horizontalalignment="right", weight="bold")
-    axes.set_xlabel("times as fast as torch.nn.GRU; left of 1 torch is faster")
+    axes.set_xlabel(f"times as fast as torch.nn.{cell.layer}; left of 1 torch is faster")
     axes.grid(axis="x", color="#e5e5e5", zorder=0)
     axes.spines[["top", "right"]].set_visible(False)
     facts = stored["conditions"]
-    figure.suptitle(f"One GRU layer, float32, {facts['threads']} threads, torch {facts['torch']}", fontsize=11)
+    figure.suptitle(f"One {cell.layer} layer, float32, {facts['threads']} threads, torch {facts['torch']}", fontsize=11)
     figure.legend(loc="outside lower center", ncols=2, frameon=False)
     return figure
 
@@ -99,7 +99,11 @@ def main() -> None:
     # The same results give the same bytes; text stays text.
     mpl.rcParams.update({"svg.hashsalt": "gatewise", "svg.fonttype": "none", "font.size": 10})
     chosen.figures.mkdir(parents=True, exist_ok=True)
-    for name, source, draw in (("ratios", LAYERS, ratios), ("growth", "growth", growth)):
+    pictures: list[tuple[str, str, Any]] = [("growth", "growth", growth)]
+    for name, cell in CELLS.items():
+        picture = "ratios" if name == "gru" else f"ratios-{name}"
+        pictures.append((picture, f"{cell.results}-float32-2-threads", partial(ratios, cell)))
+    for name, source, draw in pictures:
         path = chosen.results / f"{source}.json"
         if not path.exists():
             print(f"{name}: left out, {path.name} is not stored")
