@@ -9,14 +9,11 @@
 #include <algorithm>
 #include <cstdint>
 #include <numeric>
-#include <tuple>
 #include <type_traits>
-#include <utility>
 #include <vector>
 
 #include "recurrence.h"
 #include "memory.h"
-#include "threads.h"
 
 namespace nb = nanobind;
 
@@ -211,31 +208,6 @@ void backward(int cell, Index T, Index B, Index I, Index H, Address weight_ih, A
     serving.backward(call, scratch, threads);
 }
 
-template <typename... Arguments, std::size_t... I>
-std::tuple<Arguments...> parsed(void (*)(Arguments...), const nb::tuple& given, std::index_sequence<I...>) {
-    return {nb::cast<Arguments>(given[I])...};
-}
-template <typename... Arguments>
-auto parsed(void (*run)(Arguments...), const nb::tuple& given) {
-    if (given.size() != sizeof...(Arguments)) throw nb::type_error("wrong number of arguments");
-    return parsed(run, given, std::index_sequence_for<Arguments...>{});
-}
-
-// Two calls at once, each on a thread of its own; or one after the other, where only one thread comes.
-template <auto run>
-void both(const nb::tuple& first, const nb::tuple& second) {
-    const auto a = parsed(run, first), b = parsed(run, second);
-    const nb::gil_scoped_release released;
-    const auto body = [&](int thread, int team) {
-        if (thread == 0) std::apply(run, a);
-        if (thread == team - 1) std::apply(run, b);
-    };
-    const auto call_body = [](const void* context, int thread, int team) {
-        (*static_cast<decltype(&body)>(context))(thread, team);
-    };
-    run_team(better_alone(nanoseconds()) ? 1 : 2, call_body, &body);
-}
-
 }  // namespace
 }  // namespace gatewise
 
@@ -263,8 +235,6 @@ NB_MODULE(_native, m) {
     });
     m.def("forward", &forward<float>, nb::call_guard<nb::gil_scoped_release>());
     m.def("backward", &backward<float>, nb::call_guard<nb::gil_scoped_release>());
-    m.def("forward_both", &both<&forward<float>>);
-    m.def("backward_both", &both<&backward<float>>);
     // Only where computes_bfloat16() holds, and without lengths and resets.
     m.def("forward_bfloat16", &forward<Bfloat16>, nb::call_guard<nb::gil_scoped_release>());
     m.def("backward_bfloat16", &backward<Bfloat16>, nb::call_guard<nb::gil_scoped_release>());
