@@ -692,3 +692,15 @@ def test_a_stream_keeps_its_layer_alive():
     x = inputs(3, 1, 3)
     stream = layer(3, 5).stream()
     assert torch.equal(run(stream, x), run(layer(3, 5).stream(), x))
+
+
+@both_weights
+def test_a_stream_begins_with_the_state_that_the_layer_has_learned(weights):
+    layer = gw.GRU(5, 12, num_layers=2, learn_initial_state=True)
+    torch.nn.init.uniform_(layer.h0)
+    stream = layer.stream(3, weights=weights)
+    expected = layer.h0.detach().unsqueeze(1).expand(2, 3, 12)
+    torch.testing.assert_close(stream.state, expected)
+    stream(torch.randn(3, 5))
+    stream.reset()
+    torch.testing.assert_close(stream.state, expected)

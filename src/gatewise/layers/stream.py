@@ -27,7 +27,7 @@ class Stream:
 
     The steps are those of the layer over the whole sequence, without dropout, hooks and autocast; results carry no
     gradient. `stream.state` (L, B, H) holds the state of every layer: a copy to keep, which can be set again.
-    `stream.reset()` begins anew with zeros. Calls from several Python threads are made one after another; different
+    `stream.reset()` begins anew. Calls from several Python threads are made one after another; different
     streams, also those of one layer, do not disturb each other.
 
     The layer's weights must stay as they were when the stream was opened. What torch knows of is noticed before the
@@ -62,10 +62,17 @@ class Stream:
         self._output_shapes = {2: (batch_size, layer.hidden_size), 1: (layer.hidden_size,)}
         self._state_shape = (layer.num_layers, batch_size, layer.hidden_size)
         self._dtype, self._device = layer.weight_ih_l0.dtype, layer.weight_ih_l0.device
+        self._first_state = torch.zeros(self._state_shape, dtype=self._dtype, device=self._device)
         self._fallback = None
-        if reason is not None:
+        if reason is None:
+            self._open_natively(layer, batch_size, weights)
+        else:
             self._fallback = _Fallback(layer, batch_size)
-            return
+        if layer.learn_initial_state:
+            self._first_state += layer.h0.detach().unsqueeze(1)
+            self.reset()
+
+    def _open_natively(self, layer: "GRU", batch_size: int, weights: Weights) -> None:
         assert native_stream is not None  # _why_not_native saw to it
         self._most_threads = native_stream.most_threads
         sizes = (layer.num_layers, batch_size, layer.input_size, layer.hidden_size)
@@ -135,8 +142,8 @@ class Stream:
             self._native.write(state.data_ptr())
 
     def reset(self) -> None:
-        """Begin anew: the state becomes zeros."""
-        self.state = torch.zeros(self._state_shape, dtype=self._dtype, device=self._device)
+        """Begin anew: the state becomes zeros, or what the layer has learned for it when the stream was opened."""
+        self.state = self._first_state
 
     def _as_tensor(self, value: Tensor | np.ndarray) -> Tensor:
         if isinstance(value, Tensor):

@@ -224,30 +224,37 @@ class BackwardSweep {
     Index find_rows(Index begin, Index end) {
         const float* again = nullptr;
         if (forward_) again = forward_->replay(begin, end, begin / std::max<Index>(call_.every, 1), call_.checkpoints);
+        // Copies, for the reason that forward.h gives.
+        const Shape shape = s_;
+        const BackwardOf<Number> call = call_;
+        const Index row_begin = share_.row_begin, slot = row_.slot, width = saved_row_.width;
+        const auto saved_at = [=](Index t, Index b) { return call.saved + (shape.offset(t) + b) * width; };
+        const Number **x_rows = x_rows_, **state_rows = state_rows_, **factor_rows = factor_rows_;
+        Number** const dx_rows = dx_rows_;
+        RowStep<Number>* const row_steps = row_steps_;
         Index i = 0, before = 0;  // before: the first row of the step before
         for (Index t = begin; t < end; ++t) {
-            const Index row_end = share_.row_begin + rows_at(s_, share_, t), first = i;
-            for (Index b = share_.row_begin; b < row_end; ++b, ++i) {
-                const bool restarts = t == 0 || (s_.has_resets() && s_.resets(t, b));
-                x_rows_[i] = s_.at(call_.x, t, b);
-                if (call_.dx.data) dx_rows_[i] = s_.at(call_.dx, t, b);
-                state_rows_[i] = restarts ? call_.h0.at(0, s_.place(b)) : s_.at(call_.y, t - 1, b);
-                row_steps_[i].saved = again ? again + i * saved_row_.width : saved(t, b);
-                row_steps_[i].dy = call_.dy.data ? s_.at(call_.dy, t, b) : nullptr;
-                if constexpr (Cell::has_second_product) factor_rows_[i] = factor_ + i * row_.slot;
+            const Index row_end = row_begin + rows_at(shape, share_, t), first = i;
+            for (Index b = row_begin; b < row_end; ++b, ++i) {
+                const bool restarts = t == 0 || (shape.has_resets() && shape.resets(t, b));
+                x_rows[i] = shape.at(call.x, t, b);
+                if (call.dx.data) dx_rows[i] = shape.at(call.dx, t, b);
+                state_rows[i] = restarts ? call.h0.at(0, shape.place(b)) : shape.at(call.y, t - 1, b);
+                RowStep<Number>& step = row_steps[i];
+                step.saved = again ? again + i * width : saved_at(t, b);
+                step.dy = call.dy.data ? shape.at(call.dy, t, b) : nullptr;
+                if constexpr (Cell::has_second_product) factor_rows[i] = factor_ + i * slot;
                 if constexpr (Cell::has_second_state) {
-                    if (restarts) row_steps_[i].c = call_.c0.at(0, s_.place(b));
-                    else if (!again) row_steps_[i].c = saved(t - 1, b) + Cell::second_state * row_.slot;
-                    else if (t == begin) row_steps_[i].c = call_.checkpoints.at(t / call_.every, b);
-                    else row_steps_[i].c = row_steps_[before + b - share_.row_begin].saved + Cell::second_state * row_.slot;
+                    if (restarts) step.c = call.c0.at(0, shape.place(b));
+                    else if (!again) step.c = saved_at(t - 1, b) + Cell::second_state * slot;
+                    else if (t == begin) step.c = call.checkpoints.at(t / call.every, b);
+                    else step.c = row_steps[before + b - row_begin].saved + Cell::second_state * slot;
                 }
             }
             before = first;
         }
         return i;
     }
-
-    const float* saved(Index t, Index b) const { return call_.saved + (s_.offset(t) + b) * saved_row_.width; }
 
     // What the derivative of a step of one row has: pointers, apart from what else can change while it is computed.
     struct RowUnits {

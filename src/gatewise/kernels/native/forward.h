@@ -255,18 +255,26 @@ class ForwardSweep {
                     if (s_.resets(t, share_.row_begin + row)) start_second_state(row);
     }
 
+    // In what follows loops and lambdas have copies of all that they use: of what they reach through `this` the compiler
+    // believes that each store can change it (a third of the time at H=64 in bfloat16).
+
     // Points at the rows of the steps [begin, end): step by step, those of the share's rows that take it. Returns how
     // many they are.
     Index find_rows(Index begin, Index end) {
+        const Shape shape = s_;
+        const Sequence<const Number> x = call_.x;
+        float* const saved = call_.saved;
+        float** const gate_rows = gate_rows_;
+        const Index row_begin = share_.row_begin, width = row_.width;
         const Index first = saves_ ? Cell::first_gate * row_.slot : 0;
         float* gates = chunk() + first;
         Index i = 0;
         for (Index t = begin; t < end; ++t) {
-            if (call_.saved) gates = call_.saved + (s_.offset(t) + share_.row_begin) * row_.width + first;
-            const Index row_end = share_.row_begin + rows_at(s_, share_, t);
-            for (Index b = share_.row_begin; b < row_end; ++b, ++i, gates += row_.width) {
-                x_rows_.set(i, s_.at(call_.x, t, b));
-                gate_rows_[i] = gates;
+            if (saved) gates = saved + (shape.offset(t) + row_begin) * width + first;
+            const Index row_end = row_begin + rows_at(shape, share_, t);
+            for (Index b = row_begin; b < row_end; ++b, ++i, gates += width) {
+                x_rows_.set(i, shape.at(x, t, b));
+                gate_rows[i] = gates;
             }
         }
         return i;
@@ -276,9 +284,6 @@ class ForwardSweep {
     float* chunk() const {
         return space_.gates + (call_.saved ? 0 : share_.group * space_.steps * space_.rows * row_.width);
     }
-
-    // In what follows the lambdas have copies of all that they use: of what they reach through `this` the compiler
-    // believes that each store can change it (a third of the time at H=64 in bfloat16).
 
     // The gates of the chunk's rows = W_i x + b: the input's part of the equations.
     void project_inputs(Index rows) {
