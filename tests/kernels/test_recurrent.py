@@ -55,6 +55,23 @@ class Case:
     seed: int = 0
 
 
+CASES = st.builds(
+    Case,
+    cell=st.sampled_from([*GATES]),
+    steps=st.integers(1, 20),
+    batch=st.integers(1, 20),
+    inputs=SIZES,
+    hidden=SIZES,
+    reverse=st.booleans(),
+    bias=st.booleans(),
+    ragged=st.booleans(),
+    packed=st.booleans(),
+    resets=st.booleans(),
+    threads=st.sampled_from([1, 2, 3]),
+    seed=st.integers(0, 2**16),
+)
+
+
 def tensors_of(case: Case) -> tuple[dict[str, Any], dict[str, Any]]:
     """Random tensors by name, every gate with its own weights, and what says how the rows lie."""
     random = torch.Generator().manual_seed(case.seed)
@@ -139,23 +156,7 @@ def test_shapes(shape, cell, threads):
 
 
 @settings(max_examples=150, deadline=None)
-@given(
-    st.builds(
-        Case,
-        cell=st.sampled_from([*GATES]),
-        steps=st.integers(1, 20),
-        batch=st.integers(1, 20),
-        inputs=SIZES,
-        hidden=SIZES,
-        reverse=st.booleans(),
-        bias=st.booleans(),
-        ragged=st.booleans(),
-        packed=st.booleans(),
-        resets=st.booleans(),
-        threads=st.sampled_from([1, 2, 3]),
-        seed=st.integers(0, 2**16),
-    )
-)
+@given(CASES)
 def test_any_rows(case):
     check(case)
 
@@ -223,22 +224,7 @@ def test_registration(cell):
 
 
 @settings(max_examples=60, deadline=None)
-@given(
-    st.builds(
-        Case,
-        cell=st.sampled_from([*GATES]),
-        steps=st.integers(2, 20),
-        batch=st.integers(1, 12),
-        inputs=SIZES,
-        hidden=SIZES,
-        reverse=st.booleans(),
-        ragged=st.booleans(),
-        packed=st.booleans(),
-        resets=st.booleans(),
-        seed=st.integers(0, 999),
-    ),
-    st.integers(1, 21),
-)
+@given(CASES, st.integers(1, 21))
 def test_checkpoints_change_nothing(case, every):
     plain, sparse = outcome(case, native=True), outcome(case, native=True, checkpoint_every=every)
     for name, value in sparse.items():
