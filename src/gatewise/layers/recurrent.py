@@ -321,7 +321,7 @@ class RecurrentLayer(RNNBase):
 
     def extra_repr(self) -> str:
         """The arguments that repr shows: torch's, then those of ours that are not the default."""
-        return super().extra_repr() + shown(self, self._options)
+        return f"{super().extra_repr()}{shown(self, self._options)}"
 
 
 class RecurrentCell(RNNCellBase):
@@ -371,7 +371,7 @@ class RecurrentCell(RNNCellBase):
 
     def extra_repr(self) -> str:
         """The arguments that repr shows: torch's, then those of ours that are not the default."""
-        return super().extra_repr() + shown(self, self._options)
+        return f"{super().extra_repr()}{shown(self, self._options)}"
 
 
 def _single_length(layer: str, length: Any) -> Tensor:
