@@ -313,36 +313,3 @@ def gru(
     """The states of a whole sequence: y (T, B, H), and the last one: hn (B, H); as `recurrent`."""
     y, (hn,), _ = recurrent(f"gru_{reset}", x, (h0,), (weight_ih, weight_hh, bias_ih, bias_hh), reverse=reverse)
     return y, hn
-
-
-def lstm(
-    x: Tensor,
-    h0: Tensor,
-    c0: Tensor,
-    weight_ih: Tensor,
-    weight_hh: Tensor,
-    bias_ih: Tensor | None,
-    bias_hh: Tensor | None,
-    weight_hr: Tensor | None = None,
-    reverse: bool = False,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The states of a whole sequence: y (T, B, R), and the last ones: hn (B, R), cn (B, H); as `recurrent`."""
-    weights = (weight_ih, weight_hh, bias_ih, bias_hh, weight_hr)
-    y, (hn, cn), _ = recurrent("lstm", x, (h0, c0), weights, reverse=reverse)
-    return y, hn, cn
-
-
-def rnn(
-    x: Tensor,
-    h0: Tensor,
-    weight_ih: Tensor,
-    weight_hh: Tensor,
-    bias_ih: Tensor | None,
-    bias_hh: Tensor | None,
-    nonlinearity: str,
-    reverse: bool = False,
-) -> tuple[Tensor, Tensor]:
-    """The states of a whole sequence: y (T, B, H), and the last one: hn (B, H); as `recurrent`."""
-    weights = (weight_ih, weight_hh, bias_ih, bias_hh)
-    y, (hn,), _ = recurrent(f"rnn_{nonlinearity}", x, (h0,), weights, reverse=reverse)
-    return y, hn
