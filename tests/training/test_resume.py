@@ -6,6 +6,7 @@ import random
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -102,6 +103,15 @@ def test_sigkill_at_random_moments(tmp_path, text, assert_same_run):
     assert_same_run(tmp_path / "whole", tmp_path / "killed")
 
 
+@pytest.fixture
+def heeds_ctrl_c() -> Iterator[None]:
+    """As in a terminal; what a shell starts in the background ignores Ctrl-C, and so would the tests."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heeds_ctrl_c")
 def test_ctrl_c_ends_the_step_saves_and_reports(tmp_path, fit, recorder, reports):
     class CtrlC(recorder):
         def on_step(self, metrics):
@@ -120,6 +130,7 @@ def test_ctrl_c_ends_the_step_saves_and_reports(tmp_path, fit, recorder, reports
     assert load(run).generate("the", 5, seed=0)
 
 
+@pytest.mark.usefixtures("heeds_ctrl_c")
 def test_a_second_ctrl_c_stops_at_once(tmp_path, fit, monkeypatch):
     def two_ctrl_c(*_: object) -> None:
         os.kill(os.getpid(), signal.SIGINT)
