@@ -114,7 +114,7 @@ struct AmxBfloat16 {
 
     // Large, for each chunk the sums are loaded and stored: 1024 rows at H=256.
     static constexpr Index backward_chunk_bytes = 4096 * 1024;
-    static constexpr Index unpacked_forward_steps = 0, unpacked_backward_rows = 0;
+    static constexpr Index unpacked_forward_steps = 0, unpacked_forward_rows = 0, unpacked_backward_rows = 0;
 
     // All eight tiles of 16 rows of 64 bytes. A thread that leaves them set up is slower to switch to and from.
     class Session {

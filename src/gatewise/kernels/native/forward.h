@@ -30,11 +30,11 @@ struct alignas(64) Fingerprint {
     bool operator==(const Fingerprint& other) const { return std::memcmp(&sums, &other.sums, sizeof sums) == 0; }
 };
 
-// Whether a call packs the weights. Only its steps decide, for packed and unpacked products add up in different orders:
-// a row gives the same alone and in any batch.
+// Whether a call packs the weights. Packed and unpacked products add up in different orders, so that with Rows only the
+// steps decide: a row gives the same alone and in any batch of rows of different lengths.
 template <typename Arithmetic>
 bool packs_forward(const Shape& s) {
-    return s.T > Arithmetic::unpacked_forward_steps;
+    return s.T > Arithmetic::unpacked_forward_steps || (!s.rows && s.B > Arithmetic::unpacked_forward_rows);
 }
 
 // The packed weights of a forward call, all panels.
