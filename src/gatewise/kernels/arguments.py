@@ -32,7 +32,7 @@ def check_tensors(
         hidden_size = weights[4].shape[-1]
     high, dtype, device, on_cpu = gates * hidden_size, x.dtype, x.device, x.is_cpu
     shapes = ((batch, size), (high, input_size), (high, size), (high,), (high,), (size, hidden_size))
-    expected = zip(_NAMES, (h0, *weights), shapes)  # noqa: B905
+    expected = zip(_NAMES, (h0, *weights), shapes, strict=False)  # weight_hr may be absent
     if len(states) > 1:
         expected = (*expected, ("c0", states[1], (batch, hidden_size)))
     for name, tensor, shape in expected:

@@ -186,10 +186,13 @@ class RecurrentLayer(RNNBase):
             elif self.batch_first:
                 resets = resets.transpose(0, 1)
             how["resets"] = resets
-        if return_gates:
-            how["return_gates"] = True
+        return how | self._kept(return_gates, checkpoint_every)
+
+    def _kept(self, return_gates: bool, checkpoint_every: int | None) -> dict[str, Any]:
+        """What is to be kept of a call, as the arguments that ops takes, where it is not what is usual."""
+        how: dict[str, Any] = {"return_gates": True} if return_gates else {}
         if checkpoint_every is not None:
-            arguments.check_checkpoint_every(name, checkpoint_every)
+            arguments.check_checkpoint_every(type(self).__name__, checkpoint_every)
             how["checkpoint_every"] = checkpoint_every
         return how
 
@@ -205,12 +208,7 @@ class RecurrentLayer(RNNBase):
                     f"{name}: {argument} cannot be given together with a PackedSequence, which has its own order of "
                     f"rows; pass the padded batch with lengths instead"
                 )
-        how: dict[str, Any] = {"batch_sizes": batch_sizes}
-        if return_gates:
-            how["return_gates"] = True
-        if checkpoint_every is not None:
-            arguments.check_checkpoint_every(name, checkpoint_every)
-            how["checkpoint_every"] = checkpoint_every
+        how = {"batch_sizes": batch_sizes, **self._kept(return_gates, checkpoint_every)}
         first = self._first_states(data, hx, int(batch_sizes[0]), 3)
         if sorted_indices is not None:
             first = [tuple(state.index_select(0, sorted_indices) for state in states) for states in first]
@@ -278,7 +276,7 @@ class RecurrentLayer(RNNBase):
                     how["regularisation"] = self._regularisation(len(last), x, len(first[0][0]))
                 y, *states = self._run(x, first[len(last)], weights[len(last)], reverse=reverse, **how)
                 if gates is not None:
-                    gates[f"l{layer}_reverse" if reverse else f"l{layer}"] = states.pop()
+                    gates[self._suffixes()[len(last)]] = states.pop()
                 outputs.append(y)
                 last.append(tuple(states))
             x = torch.cat(outputs, -1) if self.bidirectional else outputs[0]

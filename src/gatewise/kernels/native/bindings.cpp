@@ -225,7 +225,6 @@ NB_MODULE(_native, m) {
     });
     // Slots of a saved row, each of H floats padded to whole vectors, and the floats of such a row.
     m.def("slots", [](int cell) { return kernels->float32[cell]->slots; });
-    m.def("slot", [](int cell, Index H) { return kernels->float32[cell]->slot(H); });
     m.def("saved_size", [](int cell, Index H) { return kernels->float32[cell]->saved_size({1, 1, 1, H}); });
     m.def("buffer", &buffer);
     m.def("release_memory", [] {
