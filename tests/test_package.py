@@ -20,6 +20,7 @@ def test_public_names():
         "GRUCell",
         "LSTMCell",
         "LanguageModel",
+        "Network",
         "RNNCell",
         "accelerate",
         "load",

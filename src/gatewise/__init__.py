@@ -11,7 +11,9 @@ if TYPE_CHECKING:
     from gatewise.layers.gru import GRU, GRUCell
     from gatewise.layers.lstm import LSTM, LSTMCell
     from gatewise.layers.rnn import RNN, RNNCell
-    from gatewise.training.language_model import LanguageModel, load
+    from gatewise.training.language_model import LanguageModel
+    from gatewise.training.network import Network
+    from gatewise.training.runs import load
 
 _HOMES = {
     "GRU": "gatewise.layers.gru",
@@ -19,10 +21,11 @@ _HOMES = {
     "LSTM": "gatewise.layers.lstm",
     "LSTMCell": "gatewise.layers.lstm",
     "LanguageModel": "gatewise.training.language_model",
+    "Network": "gatewise.training.network",
     "RNN": "gatewise.layers.rnn",
     "RNNCell": "gatewise.layers.rnn",
     "accelerate": "gatewise.layers.accelerate",
-    "load": "gatewise.training.language_model",
+    "load": "gatewise.training.runs",
     "release_memory": "gatewise.kernels.ops",
 }
 
@@ -33,6 +36,7 @@ __all__ = [
     "GRUCell",
     "LSTMCell",
     "LanguageModel",
+    "Network",
     "RNNCell",
     "accelerate",
     "load",

@@ -8,8 +8,9 @@ GatewiseError
 │   └── PromptError                  a prompt the model cannot read
 ├── RunError                         a run folder: missing, half-written, damaged, newer, in the way
 ├── BackendError (RuntimeError)      a backend or device that was asked for cannot serve
-└── TrainingError (RuntimeError)     training cannot go on
-    └── NonFiniteLoss
+├── TrainingError (RuntimeError)     training cannot go on
+│   └── NonFiniteLoss
+└── ExportError (RuntimeError)       an artifact cannot be made, or does not do what the model does
 """
 
 
@@ -54,3 +55,7 @@ class TrainingError(GatewiseError, RuntimeError):
 
 class NonFiniteLoss(TrainingError):
     """The loss became infinite or NaN; the message names the first layer and step where it began."""
+
+
+class ExportError(GatewiseError, RuntimeError):
+    """An artifact cannot be made, or, run and compared, does not give what the model gives."""

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 FORMAT = 1
+TASKS = ("language-model", "network")  # what a run can be of; a config.toml that names none is of the first
 
 
 class RunFolder:
@@ -64,8 +65,8 @@ class RunFolder:
         except OSError as error:
             raise RunError(f"{self.path}: the folder cannot be made: {error.strerror}") from error
 
-    def check_existing(self) -> None:
-        """RunError unless a run that this version can read lies here."""
+    def check_existing(self) -> str:
+        """The task of the run that lies here. RunError unless this version can read it."""
         if not self.path.exists():
             raise RunError(f"{self.path}: no such run folder")
         if not self.path.is_dir():
@@ -73,10 +74,14 @@ class RunFolder:
         if not self.config.exists():
             raise RunError(f"{self.path}: not a run folder, or half-written: it holds no {self.config.name}")
         try:
-            written = tomllib.loads(self.config.read_bytes().decode()).get("format")
+            content = tomllib.loads(self.config.read_bytes().decode())
         except (ValueError, OSError) as error:
             raise RunError(f"{self.config}: damaged: {error}") from error
-        _check_format(self.config, written)
+        _check_format(self.config, content.get("format"))
+        task = content.get("task", TASKS[0])
+        if task not in TASKS:
+            raise RunError(f"{self.config}: expected task to be one of {', '.join(TASKS)}, got {task!r}")
+        return task
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl, oldest first. RunError if one is damaged."""

@@ -6,7 +6,8 @@ from torch.nn.functional import cross_entropy, one_hot
 
 from gatewise.config import LanguageModelConfig
 from gatewise.errors import ConfigError
-from gatewise.models.language_model import LanguageModelNetwork, OneHot
+from gatewise.models.embeddings import OneHot
+from gatewise.models.language_model import LanguageModelNetwork
 
 V = 11
 KINDS = {

@@ -14,7 +14,8 @@ import gatewise.gates.report
 from gatewise.config import LanguageModelConfig, TextConfig, TrainingConfig
 from gatewise.errors import BackendError, ConfigError, InputError, PromptError, RunError, TextError
 from gatewise.run_folder import RunFolder, load_tensors
-from gatewise.training.language_model import LanguageModel, load
+from gatewise.training.language_model import LanguageModel
+from gatewise.training.runs import load
 
 
 @pytest.fixture(scope="module")

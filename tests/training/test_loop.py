@@ -12,10 +12,11 @@ from gatewise.data.batches import open_tokens
 from gatewise.errors import NonFiniteLoss
 from gatewise.models.language_model import LanguageModelNetwork
 from gatewise.run_folder import RunFolder, load_tensors, read_header
-from gatewise.training.language_model import LanguageModel, load
+from gatewise.training.language_model import LanguageModel
 from gatewise.training.loop import TrainingLoop
 from gatewise.training.observer import Observer
 from gatewise.training.preparation import cut_windows, tokenize
+from gatewise.training.runs import load
 
 
 def steps_of(lines: list[dict], split: str) -> list[int]:

@@ -16,8 +16,9 @@ import gatewise.training.loop
 from gatewise import run_folder
 from gatewise.errors import ConfigError, InputError, RunError, TextError
 from gatewise.run_folder import RunFolder
-from gatewise.training.language_model import LanguageModel, load
+from gatewise.training.language_model import LanguageModel
 from gatewise.training.loop import TrainingInterrupted
+from gatewise.training.runs import load
 
 KINDS = {
     "adamw": {"epochs": 2},

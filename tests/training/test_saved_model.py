@@ -7,7 +7,7 @@ import pytest
 from gatewise import run_folder
 from gatewise.errors import RunError
 from gatewise.run_folder import RunFolder, load_tensors, save_tensors
-from gatewise.training.language_model import load
+from gatewise.training.runs import load
 from gatewise.training.saved_model import read_job, read_model
 
 

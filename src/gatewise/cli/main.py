@@ -122,9 +122,10 @@ def evaluate(
 ) -> None:
     """Say how well a run's model predicts a text: loss, perplexity, bits per character."""
     from gatewise.cli import terminal
-    from gatewise.training.language_model import load
+    from gatewise.run_folder import RunFolder
+    from gatewise.training.language_model import LanguageModel
 
-    found = load(run, device=device).evaluate(text)
+    found = LanguageModel.from_run(RunFolder(run), device).evaluate(text)
     if as_json:
         terminal.print_json(dataclasses.asdict(found))
         return
@@ -153,12 +154,13 @@ def generate(
     With --json, `text` is what follows the prompt, and `seed` gives the same text again.
     """
     from gatewise.cli import terminal
-    from gatewise.training.language_model import load
+    from gatewise.run_folder import RunFolder
+    from gatewise.training.language_model import LanguageModel
 
     if seed is not None and not 0 <= seed < 2**63:
         raise InputError(f"--seed: expected a whole number >= 0 and < 2**63, got {seed}")
     chosen = secrets.randbits(32) if seed is None else seed
-    pieces = load(run, device=device).stream(
+    pieces = LanguageModel.from_run(RunFolder(run), device).stream(
         prompt, length, temperature=temperature, top_k=top_k, top_p=top_p, seed=chosen
     )
     if as_json:

@@ -85,7 +85,8 @@ def _job(file: Path | None, resumed: Path | None, options: dict[str, Any]) -> La
         for name, values in load_toml(file).items():
             both = isinstance(values, Mapping) and name in tables
             tables[name] = {**tables[name], **values} if both else values
-        tables.pop("format", None)  # the first line of a run's own config.toml, which serves as a file, too
+        for name in ("format", "task"):  # the first lines of a run's own config.toml, which serves as a file, too
+            tables.pop(name, None)
     return validate(LanguageModelJob, tables, source=source, options=options)
 
 

@@ -108,6 +108,7 @@ def read_run(folder: RunFolder) -> Run:
     folder.check_existing()
     tables = tomllib.loads(folder.config.read_text("utf-8"))
     del tables["format"]
+    tables.pop("task", None)
     metrics = [line for line in folder.read_metrics() if _is_finite(line.get("loss_nats"))]
     return Run(
         name=folder.path.resolve().name,

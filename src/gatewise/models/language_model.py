@@ -2,13 +2,14 @@
 
 from collections.abc import Iterator
 
-import torch
 from torch import Tensor, nn
 
 from gatewise.config import LanguageModelConfig
 from gatewise.errors import ConfigError
 from gatewise.kernels import ops
 from gatewise.layers.gru import GRU
+from gatewise.models.embeddings import OneHot
+from gatewise.models.sequential import SequentialNetwork
 
 
 class LanguageModelNetwork(nn.Module):
@@ -54,6 +55,10 @@ class LanguageModelNetwork(nn.Module):
         y, hn = self.gru(x, state)
         return self.output(self.dropout(y)), hn
 
+    def as_sequential(self) -> SequentialNetwork:
+        """The same network, with the same parameters, as a chain of layers: tokens to logits."""
+        return SequentialNetwork([self.embedding, self.gru, self.output])
+
     def activations(self, tokens: Tensor, state: Tensor | None = None) -> Iterator[tuple[str, Tensor]]:
         """The name and the output (T, B, ...) of each layer in the order of computation, without dropout."""
         x = self.embedding(tokens)
@@ -64,16 +69,3 @@ class LanguageModelNetwork(nn.Module):
             x, _ = ops.gru(x, h0, *weights, reset=self.gru.reset, backend=self.gru.backend)
             yield f"gru layer {layer}", x
         yield "output", self.output(x)
-
-
-class OneHot(nn.Module):
-    """Tokens (T, B) as vectors (T, B, V) that are 1 at the token's place and 0 elsewhere."""
-
-    def __init__(self, vocabulary_size: int) -> None:
-        super().__init__()
-        self.vocabulary_size = vocabulary_size
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        """The vectors (T, B, V) float32 of tokens (T, B) int64."""
-        zeros = torch.zeros(*tokens.shape, self.vocabulary_size, device=tokens.device)
-        return zeros.scatter_(-1, tokens.unsqueeze(-1), 1.0)

@@ -1,4 +1,4 @@
-"""LanguageModel: fit it to a text, evaluate it, let it write, save it; and load, which brings a run's model back."""
+"""LanguageModel: fit it to a text, evaluate it, let it write, save it."""
 
 import secrets
 import tempfile
@@ -261,6 +261,16 @@ class LanguageModel:
         metadata = {**model_metadata(self.config, self.tokenizer), **self._trained}
         save_tensors(folder.model, weights(self.network), metadata)
 
+    @classmethod
+    def from_run(cls, folder: RunFolder, device: str = "auto") -> Self:
+        """The best model of the training in a run folder, so far. Raises RunError, BackendError."""
+        job, tokenizer, tensors, metadata = read_model(folder)
+        model = cls(**job.model.model_dump())
+        model.config, model.tokenizer, model._trained = job, tokenizer, metadata
+        model.network = build_network(tokenizer.size, job.model, choose_device(device))
+        load_weights(model.network, tensors, folder.model)
+        return model
+
     def _check_fitted(self) -> None:
         if not hasattr(self, "network"):
             raise InputError("LanguageModel: not trained yet; call fit() first, or load a run with gatewise.load()")
@@ -274,17 +284,3 @@ def _write_report(folder: RunFolder, observer: Observer) -> None:
         write_report(folder.path)
     except (GatewiseError, OSError) as error:
         observer.on_message(f"the report could not be written: {error}")
-
-
-def load(run: str | Path, *, device: str = "auto") -> LanguageModel:
-    """The model of a run folder: the best of its training so far, on "cpu", "cuda", "mps" or, for "auto", what is here.
-
-    Raises RunError: the folder is missing, half-written, damaged or from a newer version; BackendError.
-    """
-    folder = RunFolder(run)
-    job, tokenizer, tensors, metadata = read_model(folder)
-    model = LanguageModel(**job.model.model_dump())
-    model.config, model.tokenizer, model._trained = job, tokenizer, metadata
-    model.network = build_network(tokenizer.size, job.model, choose_device(device))
-    load_weights(model.network, tensors, folder.model)
-    return model

@@ -15,15 +15,18 @@ TASK = "language-model"
 
 def write_job(folder: RunFolder, job: LanguageModelJob) -> None:
     """Write config.toml. Raises RunError."""
-    atomic_write(folder.config, f"format = {FORMAT}\n\n{dump_toml(job)}".encode())
+    atomic_write(folder.config, f'format = {FORMAT}\ntask = "{TASK}"\n\n{dump_toml(job)}'.encode())
 
 
 def read_job(folder: RunFolder) -> LanguageModelJob:
     """What config.toml holds. RunError: no run here, damaged, newer."""
-    folder.check_existing()
+    task = folder.check_existing()
+    if task != TASK:
+        raise RunError(f"{folder.path}: expected the run of a {TASK}, got one of a {task}")
     try:
         content = load_toml(folder.config)
         content.pop("format")
+        content.pop("task", None)
         return validate(LanguageModelJob, content, source=str(folder.config))
     except ConfigError as error:
         raise RunError(f"{error}; the run's own configuration is damaged or was edited") from error
