@@ -117,13 +117,13 @@ def _fit(job: LanguageModelJob, text: str | None, out: Path, *, resume: bool, ov
     result = language_model.result
     report = out / "report.html"
     if as_json:
-        found = dataclasses.asdict(result)
-        terminal.print_json({**found.pop("evaluation"), **found, "run": str(out), "report": str(report)})
+        found = {**dataclasses.asdict(result.evaluation), **result.to_json()}
+        terminal.print_json({**found, "run": str(out), "report": str(report)})
         return
     rows = {
         result.split: terminal.scores(dataclasses.asdict(result.evaluation)),
         "weights": f"of step {result.step:,}",
-        "speed": f"{terminal.number(result.tokens_per_second)} tokens/s, {terminal.duration(result.seconds)}",
+        "speed": f"{terminal.number(result.units_per_second)} tokens/s, {terminal.duration(result.seconds)}",
         "report": str(report),
         "write": terminal.command_line("gatewise", "generate", str(out)) + ' --prompt "..."',
     }

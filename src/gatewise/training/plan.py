@@ -13,6 +13,7 @@ from gatewise.data.batches import open_tokens
 from gatewise.run_folder import RunFolder
 from gatewise.training.environment import choose_device, settings
 from gatewise.training.evaluation import mean_loss
+from gatewise.training.language_task import LanguageTask
 from gatewise.training.loop import TrainingLoop
 from gatewise.training.observer import Observer
 from gatewise.training.preparation import build_network, cut_windows, tokenize
@@ -51,18 +52,8 @@ def plan(job: LanguageModelJob, text: str | Path) -> Plan:
         windows, validation = cut_windows(open_tokens(token_file), job)
         read_prompt(job.training.sample_prompt, tokenizer, job.data)
         network = build_network(tokenizer.size, job.model, device)
-        loop = TrainingLoop(
-            network,
-            windows,
-            validation,
-            job.training,
-            RunFolder(folder),
-            characters_per_token=1.0,
-            sample=None,
-            model_metadata={},
-            text="",
-            observer=Observer(),
-        )
+        task = LanguageTask(network, windows, validation)
+        loop = TrainingLoop(task, job.training, RunFolder(folder), model_metadata={}, data="", observer=Observer())
         network.train()
         seconds = []
         for _ in range(min(loop.steps, WARM_UP_STEPS + MEASURED_STEPS)):
@@ -83,7 +74,7 @@ def plan(job: LanguageModelJob, text: str | Path) -> Plan:
 
 
 def _validations(loop: TrainingLoop, job: LanguageModelJob) -> int:
-    return 1 + -(-loop.steps // (job.training.validate_every or loop.windows.batches_per_epoch))
+    return 1 + -(-loop.steps // (job.training.validate_every or loop.task.batches_per_epoch))
 
 
 def _memory(parameters: int, vocabulary_size: int, job: LanguageModelJob) -> int:

@@ -1,0 +1,41 @@
+"""Typed configurations: the machinery in `section`, a file for each task, and `jobs`, the registry of the tasks."""
+
+from gatewise.config.jobs import JOBS
+from gatewise.config.language_model import LanguageModelConfig, LanguageModelJob, TextConfig, TrainingConfig
+from gatewise.config.section import (
+    Auto,
+    Backend,
+    Device,
+    Precision,
+    Reset,
+    Section,
+    commented_toml,
+    dump_toml,
+    in_words,
+    load_toml,
+    nearest,
+    validate,
+)
+from gatewise.config.training import BaseTrainingConfig, Job
+
+__all__ = [
+    "JOBS",
+    "Auto",
+    "Backend",
+    "BaseTrainingConfig",
+    "Device",
+    "Job",
+    "LanguageModelConfig",
+    "LanguageModelJob",
+    "Precision",
+    "Reset",
+    "Section",
+    "TextConfig",
+    "TrainingConfig",
+    "commented_toml",
+    "dump_toml",
+    "in_words",
+    "load_toml",
+    "nearest",
+    "validate",
+]

@@ -1,0 +1,6 @@
+"""The registry of what can be trained: of each task its job, the tables of its configuration."""
+
+from gatewise.config.language_model import LanguageModelJob
+from gatewise.config.training import Job
+
+JOBS: dict[str, type[Job]] = {job.task: job for job in (LanguageModelJob,)}
