@@ -229,6 +229,13 @@ def concatenate(parts: Iterable[Examples]) -> Examples:
     )
 
 
+def some(names: Iterable[str], number: int = 10) -> str:
+    """The first names, for a message: `a, b, c and 4 more`."""
+    names = list(names)
+    more = f" and {len(names) - number} more" if len(names) > number else ""
+    return ", ".join(names[:number]) + more
+
+
 def _joined_times(parts: list[Examples]) -> np.ndarray | None:
     times = [part.times for part in parts if part.times is not None]
     same = len(times) == len(parts) and len({part.dtype for part in times}) == 1

@@ -59,10 +59,10 @@ class PaddedBatches:
         self.batch_size = batch_size
         self.seed = seed
         self.padding = dict(padding or {})
-        key = length_of or next(name for name, column in columns.items() if isinstance(column, Ragged))
-        sorted_by = self.columns[key]
-        self._lengths = sorted_by.lengths if isinstance(sorted_by, Ragged) else np.zeros(len(sorted_by), dtype=np.int64)
-        self.rows = len(self._lengths)
+        self.rows = next(iter(numbers.values()))
+        ragged = {name: column.lengths for name, column in columns.items() if isinstance(column, Ragged)}
+        equal = np.ones(self.rows, dtype=np.int64)  # where no column has lengths
+        self._lengths = ragged[length_of] if length_of else next(iter(ragged.values()), equal)
         self.batches_per_epoch = -(-self.rows // batch_size)
         self._epoch: int | None = None
 

@@ -30,7 +30,8 @@ class Scaler:
         steps = sum(map(len, arrays))
         if not steps:
             raise DataError("nothing to fit a scaler to: there is no step")
-        mean = np.sum([array.sum(axis=0, dtype=np.float64) for array in arrays], axis=0) / steps
+        with np.errstate(invalid="ignore", over="ignore"):  # said below, by name
+            mean = np.sum([array.sum(axis=0, dtype=np.float64) for array in arrays], axis=0) / steps
         if not np.isfinite(mean).all():
             feature = int(np.flatnonzero(~np.isfinite(mean))[0])
             name = names[feature] if names else f"feature {feature}"

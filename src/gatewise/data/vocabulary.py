@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from gatewise.data.documents import load_document, read_document, write_document
+from gatewise.data.examples import some
 from gatewise.errors import DataError, InputError
 from gatewise.run_folder import atomic_write
 
@@ -150,10 +151,10 @@ class Vocabulary(_Counted):
         Of a longer word the first and the last characters are kept, half of `longest` each: its end says most of it.
         """
         start, end = longest - longest // 2, longest // 2
-        cut = [word if len(word) <= longest else word[:start] + word[-end:] for word in words]
-        characters = np.zeros((len(cut), max(map(len, cut), default=0)), dtype=np.int32)
-        for row, word in zip(characters, cut, strict=True):
-            row[: len(word)] = self.encode(word)
+        cut = [word if len(word) <= longest else word[:start] + word[len(word) - end :] for word in words]
+        lengths = np.fromiter(map(len, cut), dtype=np.int64, count=len(cut))
+        characters = np.zeros((len(cut), lengths.max(initial=0)), dtype=np.int32)
+        characters[np.arange(characters.shape[1]) < lengths[:, None]] = self.encode("".join(cut))
         return characters
 
     def decode(self, ids: Iterable[int]) -> list[str]:
@@ -193,9 +194,9 @@ class LabelSet(_Counted):
         try:
             return np.array([self._ids[label] for label in labels], dtype=np.int64)
         except KeyError as error:
-            known = ", ".join(self.names[:10]) + (f" and {len(self) - 10} more" if len(self) > 10 else "")
+            where = f"{place}: " if place else ""
             raise DataError(
-                f'{place + ": " if place else ""}the label "{error.args[0]}" is not one that was trained: {known}'
+                f'{where}the label "{error.args[0]}" is not one that was trained: {some(self.names)}'
             ) from None
 
     def encode_many(self, label_sets: Iterable[Iterable[str]], place: str = "") -> np.ndarray:
