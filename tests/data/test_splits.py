@@ -113,12 +113,29 @@ def test_groups_larger_than_the_part(numbered: Make):
     assert split.validation.groups == ["g"] * 3
 
 
-def test_translations_of_one_sentence_stay_together(made: Make):
-    sources = ["Hi.", "hi. ", "HI.", *[f"word {i}" for i in range(17)]]
-    split = make_split(made(sources, ["x"] * 20, target_kind="text"), validation=5, seed=3)
-    assert split.validation is not None
-    assert len(split.validation) == 5
-    assert split.report.leaks == {"validation in training": 0}
+def test_translations_that_share_a_sentence_stay_together(made: Make):
+    pairs = [("Hi.", "Salut."), ("hi. ", "Bonjour."), ("Hello.", "BONJOUR."), ("Good day.", "Bonjour.")]
+    pairs += [(f"word {i}", f"mot {i}") for i in range(16)]
+    examples = made([a for a, _ in pairs], [b for _, b in pairs], target_kind="text")
+    for seed in range(5):
+        split = make_split(examples, validation=5, seed=seed)
+        assert split.validation is not None
+        assert len(split.validation) == 5
+        assert len({place in split.validation.places for place in examples.places[:4]}) == 1
+        assert split.report.leaks == {"validation in training": 0, "validation translations in training": 0}
+
+
+def test_leaks_of_translations(made: Make):
+    training = made(["Hi.", "Go."], ["Salut.", "Va !"], target_kind="text", source="train.tsv")
+    test = made(["go.", "Hello."], ["Pars !", "Salut."], target_kind="text", source="test.tsv")
+    report = make_split(training, validation=None, test=test).report
+    assert report.leaks == {"test in training": 1, "test translations in training": 1}
+    assert report.warnings == (
+        "1 of 2 test examples are in training, too (test.tsv: row 1 is train.tsv: row 2): "
+        "a figure on them shows memory",
+        "1 of 2 test translations are in training, too (test.tsv: row 2 is train.tsv: row 1): "
+        "a figure on them shows memory",
+    )
 
 
 def test_time_takes_the_latest_and_keeps_one_time_together(numbered: Make):

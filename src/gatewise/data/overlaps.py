@@ -27,6 +27,24 @@ def input_keys(examples: Examples) -> list[str]:
     ]
 
 
+def translation_groups(examples: Examples) -> list[str]:
+    """A text for each pair of sentences; two pairs that share a sentence, or are linked by such pairs, have the same.
+
+    Grouped by them, a split cuts between no two pairs that have a sentence in common, in either language.
+    """
+    parents: dict[str, str] = {}
+
+    def root(key: str) -> str:
+        while (parent := parents.setdefault(key, key)) != key:
+            parents[key] = key = parents[parent]
+        return key
+
+    sources = [f"source {key}" for key in input_keys(examples)]
+    for source, target in zip(sources, examples.target_texts, strict=True):
+        parents[root(f"target {normalised(target)}")] = root(source)
+    return [root(source) for source in sources]
+
+
 def duplicates_within(part: str, examples: Examples, keys: list[str]) -> tuple[int, str]:
     """(how many examples repeat an earlier one, a sentence about it, or "").
 
@@ -48,13 +66,16 @@ def duplicates_within(part: str, examples: Examples, keys: list[str]) -> tuple[i
 def leaks_between(
     part: str, examples: Examples, keys: list[str], other_part: str, others: Examples, other_keys: list[str]
 ) -> tuple[int, str]:
-    """(how many examples of the part have their input in the other part, too, a sentence about it, or "")."""
+    """(how many examples of the part have a key that the other part has, too, a sentence about it, or "").
+
+    part: what the sentence calls the examples: `test examples`.
+    """
     where = {key: row for row, key in reversed(list(enumerate(other_keys)))}
     leaks = [(row, where[key]) for row, key in enumerate(keys) if key in where]
     if not leaks:
         return 0, ""
     row, other = leaks[0]
     return len(leaks), (
-        f"{len(leaks)} of {len(examples)} {part} examples are in {other_part}, too "
+        f"{len(leaks)} of {len(examples)} {part} are in {other_part}, too "
         f"({examples.places[row]} is {others.places[other]}): a figure on them shows memory"
     )

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from gatewise.data.examples import Examples, some
-from gatewise.data.overlaps import duplicates_within, input_keys, leaks_between
+from gatewise.data.overlaps import duplicates_within, input_keys, leaks_between, normalised, translation_groups
 from gatewise.errors import DataError
 
 Rule = Literal["auto", "random", "stratified", "group", "time"]
@@ -26,7 +26,7 @@ class SplitReport:
     counts: examples in each part that there is.
     duplicates: of each part, the examples whose input came earlier in that part.
     leaks: of "validation in training", "test in training" and "test in validation", the examples of the first part
-        whose input the second has, too.
+        whose input the second has, too; and of "validation translations in training" and so on, whose target it has.
     label_counts: of each part, how often each label or tag occurs.
     warnings: sentences for the user.
     """
@@ -68,7 +68,7 @@ def make_split(
     rule: how to take it:
         random      anywhere
         stratified  anywhere, each label in equal shares; every label has one example in training at least
-        group       whole groups at a time; texts to translate are grouped by their source sentence if by nothing else
+        group       whole groups at a time; translations that share a sentence, in either language, are a group
         time        the latest: training, then validation, then test; examples of one time stay together
         auto        time if the examples have times; else group if they have groups or are to be translated; else
                     stratified if they have labels; else random
@@ -159,7 +159,7 @@ def _stratified(examples: Examples, taken: dict[str, int], random: np.random.Gen
 def _grouped(examples: Examples, taken: dict[str, int], random: np.random.Generator) -> np.ndarray:
     groups = examples.groups
     if groups is None and examples.target_kind == "text":
-        groups = input_keys(examples)
+        groups = translation_groups(examples)
     if groups is None:
         raise DataError(f"{examples.source}: a split by group needs groups; name their column, or give another rule")
     rows: dict[str, list[int]] = {}
@@ -280,12 +280,22 @@ def _report(parts: dict[str, Examples], rules: tuple[str, ...]) -> SplitReport:
     for name, part in parts.items():
         duplicates[name], said = duplicates_within(name, part, keys[name])
         warnings.append(said)
+    compared = {"": keys}
+    if parts["training"].target_kind == "text":
+        targets = {name: [normalised(target) for target in part.target_texts] for name, part in parts.items()}
+        compared["translations "] = targets
     for other, name in (("training", "validation"), ("training", "test"), ("validation", "test")):
         if name in parts and other in parts:
-            leaks[f"{name} in {other}"], said = leaks_between(
-                name, parts[name], keys[name], other, parts[other], keys[other]
-            )
-            warnings.append(said)
+            for what, their_keys in compared.items():
+                leaks[f"{name} {what}in {other}"], said = leaks_between(
+                    f"{name} {what or 'examples '}".strip(),
+                    parts[name],
+                    their_keys[name],
+                    other,
+                    parts[other],
+                    their_keys[other],
+                )
+                warnings.append(said)
     label_counts = {name: dict(counts) for name, part in parts.items() if (counts := part.label_counts())}
     if parts["training"].target_kind == "tags":
         for name, counts in label_counts.items():
