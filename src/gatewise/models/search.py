@@ -6,8 +6,9 @@ import torch
 from torch import Generator, Tensor
 
 from gatewise.errors import InputError
+from gatewise.layers.state import map_state
 from gatewise.models.decoding import check_decoding, next_token
-from gatewise.models.translator import TranslatorNetwork, map_state
+from gatewise.models.translator import TranslatorNetwork
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from gatewise.layers.attention import Attention, Score
 from gatewise.layers.lstm import LSTM
 from gatewise.layers.recurrent import RecurrentLayer
+from gatewise.layers.state import map_state
 
 MakeLayer = Callable[..., RecurrentLayer]  # as gatewise.GRU: (input_size, hidden_size, num_layers, dropout=..., ...)
 
@@ -40,11 +41,6 @@ class Encoded:
             self.lengths.index_select(0, rows),
             map_state(self.state, lambda s: s.index_select(1, rows)),
         )
-
-
-def map_state(state: Any, function: Callable[[Tensor], Tensor]) -> Any:
-    """The function of h, or of h and c."""
-    return tuple(map(function, state)) if isinstance(state, tuple) else function(state)
 
 
 class TranslatorNetwork(nn.Module):
