@@ -1,10 +1,13 @@
 """Typed configurations: the machinery in `section`, a file for each task, and `jobs`, the registry of the tasks."""
 
+from gatewise.config.classifier import ClassifierConfig, ClassifierData, ClassifierJob, ClassifierTraining
+from gatewise.config.examples import ExampleTrainingConfig, SplitConfig
 from gatewise.config.jobs import JOBS
 from gatewise.config.language_model import LanguageModelConfig, LanguageModelJob, TextConfig, TrainingConfig
 from gatewise.config.section import (
     Auto,
     Backend,
+    Cell,
     Device,
     Precision,
     Reset,
@@ -23,13 +26,20 @@ __all__ = [
     "Auto",
     "Backend",
     "BaseTrainingConfig",
+    "Cell",
+    "ClassifierConfig",
+    "ClassifierData",
+    "ClassifierJob",
+    "ClassifierTraining",
     "Device",
+    "ExampleTrainingConfig",
     "Job",
     "LanguageModelConfig",
     "LanguageModelJob",
     "Precision",
     "Reset",
     "Section",
+    "SplitConfig",
     "TextConfig",
     "TrainingConfig",
     "commented_toml",

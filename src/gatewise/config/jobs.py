@@ -1,6 +1,7 @@
 """The registry of what can be trained: of each task its job, the tables of its configuration."""
 
+from gatewise.config.classifier import ClassifierJob
 from gatewise.config.language_model import LanguageModelJob
 from gatewise.config.training import Job
 
-JOBS: dict[str, type[Job]] = {job.task: job for job in (LanguageModelJob,)}
+JOBS: dict[str, type[Job]] = {job.task: job for job in (LanguageModelJob, ClassifierJob)}

@@ -24,6 +24,8 @@ Backend = Literal["auto", "native", "torch", "reference"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["float32", "bf16"]
 Auto = Literal["auto"]
+Cell = Literal["gru", "lstm", "rnn"]
+SplitRule = Literal["auto", "random", "stratified", "group", "time"]
 
 
 class Section(BaseModel):

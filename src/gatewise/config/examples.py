@@ -1,0 +1,48 @@
+"""What the tasks that learn from examples have in common: how the examples are split, how a training is laid out."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from gatewise.config.section import Auto, Section, SplitRule
+from gatewise.config.training import BaseTrainingConfig
+
+Whole = Annotated[int, Field(ge=1)]  # of a key that may be "auto", where the range must stand with the number
+Share = Annotated[float, Field(ge=0, lt=1)]
+
+
+class SplitConfig(Section):
+    """How the examples are split."""
+
+    validation_fraction: float = Field(
+        default=0.1,
+        ge=0,
+        le=0.5,
+        description="Part of the examples that is kept for validation where no file is given for it; 0: none.",
+    )
+    test_fraction: float = Field(
+        default=0.0,
+        ge=0,
+        le=0.5,
+        description="Part of the examples that is kept for the test at the end where no file is given for it; 0: none.",
+    )
+    split: SplitRule = Field(
+        default="auto",
+        description="How those are chosen: with equal shares of each label, at random, whole groups, or the latest; "
+        "auto: by time or groups where there are any, else by labels where there are any.",
+    )
+
+
+class ExampleTrainingConfig(BaseTrainingConfig):
+    """How the network is trained."""
+
+    epochs: Whole | Auto = Field(
+        default="auto", description="Passes over the training examples; auto: so many that the steps suffice."
+    )
+    batch_size: Whole | Auto = Field(
+        default="auto", description="Examples in a batch; auto: more where there are more of them."
+    )
+    patience: int | None = Field(
+        default=None, ge=1, description="Stop after this many validations that were not the best; none: never."
+    )
+    weight_decay: float = Field(default=0.01, ge=0, description="Decoupled weight decay (adamw) or L2 penalty (sgd).")
