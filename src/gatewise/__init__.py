@@ -11,11 +11,13 @@ if TYPE_CHECKING:
     from gatewise.layers.gru import GRU, GRUCell
     from gatewise.layers.lstm import LSTM, LSTMCell
     from gatewise.layers.rnn import RNN, RNNCell
+    from gatewise.training.classifier import Classifier
     from gatewise.training.language_model import LanguageModel
     from gatewise.training.network import Network
     from gatewise.training.runs import load
 
 _HOMES = {
+    "Classifier": "gatewise.training.classifier",
     "GRU": "gatewise.layers.gru",
     "GRUCell": "gatewise.layers.gru",
     "LSTM": "gatewise.layers.lstm",
@@ -33,6 +35,7 @@ __all__ = [
     "GRU",
     "LSTM",
     "RNN",
+    "Classifier",
     "GRUCell",
     "LSTMCell",
     "LanguageModel",

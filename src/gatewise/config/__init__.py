@@ -1,7 +1,7 @@
 """Typed configurations: the machinery in `section`, a file for each task, and `jobs`, the registry of the tasks."""
 
 from gatewise.config.classifier import ClassifierConfig, ClassifierData, ClassifierJob, ClassifierTraining
-from gatewise.config.examples import ExampleTrainingConfig, SplitConfig
+from gatewise.config.examples import ExampleTrainingConfig, SplitConfig, TokenConfig
 from gatewise.config.jobs import JOBS
 from gatewise.config.language_model import LanguageModelConfig, LanguageModelJob, TextConfig, TrainingConfig
 from gatewise.config.section import (
@@ -41,6 +41,7 @@ __all__ = [
     "Section",
     "SplitConfig",
     "TextConfig",
+    "TokenConfig",
     "TrainingConfig",
     "commented_toml",
     "dump_toml",

@@ -4,12 +4,12 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from gatewise.config.examples import ExampleTrainingConfig, Share, SplitConfig, Whole
+from gatewise.config.examples import ExampleTrainingConfig, Share, SplitConfig, TokenConfig, Whole
 from gatewise.config.section import Auto, Backend, Cell, Reset, Section
 from gatewise.config.training import Job
 
 
-class ClassifierData(SplitConfig):
+class ClassifierData(SplitConfig, TokenConfig):
     """How a file becomes examples, and a text becomes tokens."""
 
     text_column: str | None = Field(
@@ -21,36 +21,18 @@ class ClassifierData(SplitConfig):
     label_separator: str | None = Field(
         default=None, description="Cuts a label's cell into several labels; none: each example has one label."
     )
+    labels: Literal["one", "several"] | Auto = Field(
+        default="auto", description="How many labels an example has; auto: as the examples are."
+    )
     group_column: str | None = Field(
         default=None, description="Column of a table whose equal values must not be torn apart by a split."
     )
     time_column: str | None = Field(
         default=None, description="Column of a table with the time, for a split that keeps the latest."
     )
-    tokenizer: Literal["word", "char", "bpe"] = Field(
-        default="word", description="Unit of a text that one step reads; words are words and single marks."
-    )
-    lower_case: bool = Field(default=True, description="Turn texts into lower case first.")
-    vocabulary_size: int = Field(
-        default=30_000, ge=2, description="Most different tokens; what else there is becomes one unknown token."
-    )
-    min_count: int = Field(
-        default=1, ge=1, description="Words or characters that training has less often are unknown; not used with bpe."
-    )
-    max_length: int | None = Field(
-        default=512, ge=1, description="Tokens of a text, or steps, that are read, from its start; none: all."
-    )
     standardize: bool = Field(
         default=True, description="Bring each feature to mean 0 and deviation 1, as measured on the training part."
     )
-
-    @model_validator(mode="after")
-    def _agree(self) -> "ClassifierData":
-        if self.tokenizer == "bpe" and self.vocabulary_size < 256:
-            raise ValueError(
-                f"a bpe tokenizer needs vocabulary_size >= 256, one for each byte; got {self.vocabulary_size}"
-            )
-        return self
 
 
 class ClassifierConfig(Section):

@@ -1,8 +1,8 @@
 """What the tasks that learn from examples have in common: how the examples are split, how a training is laid out."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from gatewise.config.section import Auto, Section, SplitRule
 from gatewise.config.training import BaseTrainingConfig
@@ -33,6 +33,32 @@ class SplitConfig(Section):
     )
 
 
+class TokenConfig(Section):
+    """How a text becomes tokens."""
+
+    tokenizer: Literal["word", "char", "bpe"] = Field(
+        default="word", description="Unit of a text that one step reads; words are words and single marks."
+    )
+    lower_case: bool = Field(default=True, description="Turn texts into lower case first.")
+    vocabulary_size: int = Field(
+        default=30_000, ge=2, description="Most different tokens; what else there is becomes one unknown token."
+    )
+    min_count: int = Field(
+        default=1, ge=1, description="Words or characters that training has less often are unknown; not used with bpe."
+    )
+    max_length: int | None = Field(
+        default=512, ge=1, description="Tokens of a text, or steps, that are read, from its start; none: all."
+    )
+
+    @model_validator(mode="after")
+    def _agree(self) -> "TokenConfig":
+        if self.tokenizer == "bpe" and self.vocabulary_size < 256:
+            raise ValueError(
+                f"a bpe tokenizer needs vocabulary_size >= 256, one for each byte; got {self.vocabulary_size}"
+            )
+        return self
+
+
 class ExampleTrainingConfig(BaseTrainingConfig):
     """How the network is trained."""
 
@@ -42,7 +68,8 @@ class ExampleTrainingConfig(BaseTrainingConfig):
     batch_size: Whole | Auto = Field(
         default="auto", description="Examples in a batch; auto: more where there are more of them."
     )
-    patience: int | None = Field(
-        default=None, ge=1, description="Stop after this many validations that were not the best; none: never."
+    patience: Whole | Auto | None = Field(
+        default="auto",
+        description="Stop after this many validations that were not the best; none: never; auto: by the epochs.",
     )
     weight_decay: float = Field(default=0.01, ge=0, description="Decoupled weight decay (adamw) or L2 penalty (sgd).")

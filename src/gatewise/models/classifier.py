@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from gatewise.config import ClassifierConfig
@@ -68,8 +67,8 @@ class ClassifierNetwork(nn.Module):
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
         """Logits (B, K). x (T, B) int64: tokens, or (T, B, F) float: features; lengths (B,), at least 1."""
         if self.input is not None:
-            x = self.input(WordBatch(x))
-        x, _ = self.recurrent(self.dropout(x), lengths=lengths)
+            x = self.dropout(self.input(WordBatch(x)))
+        x, _ = self.recurrent(x, lengths=lengths)
         return self.output(self.dropout(self._pooled(x, lengths)))
 
     def _pooled(self, x: Tensor, lengths: Tensor) -> Tensor:
@@ -92,7 +91,7 @@ class ClassifierNetwork(nn.Module):
         return SequentialNetwork([*first, self.recurrent, self.pooling, self.output])
 
     def activations(self, x: Tensor, lengths: Tensor) -> Iterator[tuple[str, Tensor]]:
-        """The name and the output of each part in the order of computation, without dropout: (T, B, ...), then (B, ...)."""
+        """The name and the output of each part in the order of computation, without dropout; (B, ...) when pooled."""
         was_training = self.training
         self.eval()
         try:

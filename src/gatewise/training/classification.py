@@ -3,7 +3,7 @@
 The formulas are few lines each; the tests hold them against scikit-learn's.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -56,7 +56,7 @@ class ClassifierEvaluation:
         macro_f1: the mean of the labels' F1; micro_f1: F1 of all labels together, only of several labels an example;
         loss_nats: mean -ln of the probability of what is true; calibration_error: mean distance of a probability from
         the part of such predictions that is right (Guo et al., "On Calibration of Modern Neural Networks", 2017, ECE).
-    baseline: the same metrics of whoever always says what is most frequent in training, but for the last two.
+    baseline: the same metrics, but for the last two, of whoever always says the label most frequent in training.
     confusion (K, K): examples of each label (rows) by what was predicted (columns); None of several labels an example.
     calibration: predictions by their probability. mistakes: those with the highest probability, the worst first.
     """
@@ -135,7 +135,7 @@ def evaluate_labels(
     often training has it; places, texts: of each example, for the mistakes; texts None where it is none.
     """
     classes = len(labels)
-    predicted = probabilities.argmax(1)
+    predicted: np.ndarray = probabilities.argmax(1)
     right = predicted == truth
     probability = probabilities.max(1)
     cost = -np.log(np.maximum(probabilities[np.arange(len(truth)), truth], SMALLEST))
@@ -163,7 +163,7 @@ def evaluate_labels(
         reliability(probability, right),
         _mistakes(
             np.where(right, -1.0, probability),
-            lambda row: (labels[truth[row]], labels[predicted[row]]),
+            lambda row: (labels[int(truth[row])], labels[int(predicted[row])]),
             places,
             texts,
         ),
@@ -175,7 +175,6 @@ def evaluate_label_sets(
     truth: np.ndarray,
     labels: Sequence[str],
     counts: Sequence[int],
-    examples_in_training: int,
     places: Sequence[str],
     texts: Sequence[str] | None,
     *,
@@ -183,7 +182,7 @@ def evaluate_label_sets(
 ) -> ClassifierEvaluation:
     """The evaluation of several labels an example; one is predicted where its probability is above a half.
 
-    probabilities (N, K); truth (N, K) bool; counts (K,): how many of the examples in training have each label.
+    probabilities (N, K); truth (N, K) bool; the rest as in `evaluate_labels`.
     """
     predicted = probabilities > 0.5
     right = predicted == truth
@@ -209,13 +208,12 @@ def evaluate_label_sets(
         }
 
     every = np.arange(len(truth))
-    frequent = np.asarray(counts) * 2 > examples_in_training
+    frequent = np.arange(len(labels)) == int(np.argmax(counts))
     guess = np.broadcast_to(frequent, truth.shape)
     wrongness = np.where(right, 0.0, confidence).max(1)
 
     def names(row: int) -> tuple[str, str]:
-        both = (truth[row], predicted[row])
-        true, given = (", ".join(labels[k] for k in np.flatnonzero(chosen)) for chosen in both)
+        true, given = (", ".join(labels[k] for k in np.flatnonzero(of[row]).tolist()) for of in (truth, predicted))
         return true, given
 
     return ClassifierEvaluation(
@@ -244,11 +242,17 @@ def _by_label(labels: Sequence[str], right: np.ndarray, examples: np.ndarray, gi
     ]
 
 
-def _mistakes(wrongness: np.ndarray, names: Any, places: Sequence[str], texts: Sequence[str] | None) -> list[Mistake]:
-    """The examples of the highest wrongness; -1 is none."""
-    order = np.argsort(-wrongness, kind="stable")[:MOST_WRONG]
-    return [
-        Mistake(places[row], "" if texts is None else texts[row], *names(row), float(wrongness[row]))
-        for row in order.tolist()
-        if wrongness[row] >= 0
-    ]
+def _mistakes(
+    wrongness: np.ndarray,
+    names: Callable[[int], tuple[str, str]],
+    places: Sequence[str],
+    texts: Sequence[str] | None,
+) -> list[Mistake]:
+    """The examples of the highest wrongness; -1 is none. names: of an example what is true and what was predicted."""
+    found = []
+    for row in map(int, np.argsort(-wrongness, kind="stable")[:MOST_WRONG]):
+        if wrongness[row] >= 0:
+            true, predicted = names(row)
+            text = "" if texts is None else texts[row]
+            found.append(Mistake(places[row], text, true, predicted, float(wrongness[row])))
+    return found
