@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from gatewise.training.language_model import LanguageModel
     from gatewise.training.network import Network
     from gatewise.training.runs import load
+    from gatewise.training.tagger import Tagger
 
 _HOMES = {
     "Classifier": "gatewise.training.classifier",
@@ -26,6 +27,7 @@ _HOMES = {
     "Network": "gatewise.training.network",
     "RNN": "gatewise.layers.rnn",
     "RNNCell": "gatewise.layers.rnn",
+    "Tagger": "gatewise.training.tagger",
     "accelerate": "gatewise.layers.accelerate",
     "load": "gatewise.training.runs",
     "release_memory": "gatewise.kernels.ops",
@@ -41,6 +43,7 @@ __all__ = [
     "LanguageModel",
     "Network",
     "RNNCell",
+    "Tagger",
     "accelerate",
     "load",
     "release_memory",

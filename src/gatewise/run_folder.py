@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 FORMAT = 1
-DOCUMENTS = ("tokenizer", "labels", "scaler")  # what a model may need, beside its weights, to read its input
+# What a model may need, beside its weights, to read its input and to judge its output.
+DOCUMENTS = ("tokenizer", "words", "labels", "scaler", "baseline")
 TASKS = (*JOBS, "network")  # what a run can be of; a config.toml that names none is of the first
 
 

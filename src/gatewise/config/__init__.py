@@ -19,6 +19,7 @@ from gatewise.config.section import (
     nearest,
     validate,
 )
+from gatewise.config.tagger import TaggerConfig, TaggerData, TaggerJob, TaggerTraining
 from gatewise.config.training import BaseTrainingConfig, Job
 
 __all__ = [
@@ -40,6 +41,10 @@ __all__ = [
     "Reset",
     "Section",
     "SplitConfig",
+    "TaggerConfig",
+    "TaggerData",
+    "TaggerJob",
+    "TaggerTraining",
     "TextConfig",
     "TokenConfig",
     "TrainingConfig",

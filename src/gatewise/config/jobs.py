@@ -2,6 +2,7 @@
 
 from gatewise.config.classifier import ClassifierJob
 from gatewise.config.language_model import LanguageModelJob
+from gatewise.config.tagger import TaggerJob
 from gatewise.config.training import Job
 
-JOBS: dict[str, type[Job]] = {job.task: job for job in (LanguageModelJob, ClassifierJob)}
+JOBS: dict[str, type[Job]] = {job.task: job for job in (LanguageModelJob, ClassifierJob, TaggerJob)}

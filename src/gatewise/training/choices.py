@@ -45,7 +45,9 @@ class Choices(Generic[J]):
         size = self.choose("training", "batch_size", size, f"{examples:,} examples")
         batches = -(-examples // size)
         epochs = min(max(-(-STEPS // batches), EPOCHS[0]), EPOCHS[1])
-        epochs = self.choose("training", "epochs", epochs, f"{batches:,} batches in each, {batches * epochs:,} steps in all")
+        epochs = self.choose(
+            "training", "epochs", epochs, f"{batches:,} batches in each, {batches * epochs:,} steps in all"
+        )
         if not validates:
             self.drop("training", "patience", None)
         else:
@@ -53,9 +55,9 @@ class Choices(Generic[J]):
             self.choose("training", "patience", patience, f"a quarter of {epochs} epochs, 5 at least")
 
 
-def by_size(examples: int, few: Any, some: Any, many: Any) -> Any:
-    """One of three values, for less than FEW examples, less than MANY, or more."""
-    return few if examples < FEW else some if examples < MANY else many
+def by_size(size: int, few: Any, some: Any, many: Any, less: int = FEW, more: int = MANY) -> Any:
+    """One of three values, for a size below `less`, below `more`, or above: of examples, unless it is of something."""
+    return few if size < less else some if size < more else many
 
 
 def settled(job: J, stored: Job) -> J:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from itertools import chain
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -12,12 +12,10 @@ from gatewise.config import (
     Auto,
     Backend,
     Cell,
-    ClassifierConfig,
     ClassifierData,
     ClassifierJob,
     ClassifierTraining,
     Reset,
-    validate,
 )
 from gatewise.data.classification import classified, read_classified
 from gatewise.data.examples import Examples
@@ -25,21 +23,14 @@ from gatewise.data.ragged import Ragged
 from gatewise.data.scaling import Scaler
 from gatewise.data.text_tokens import TextTokens
 from gatewise.data.vocabulary import LabelSet
-from gatewise.errors import DataError, InputError
+from gatewise.errors import DataError
 from gatewise.models.classifier import ClassifierNetwork
-from gatewise.run_folder import RunFolder
-from gatewise.training.checkpoint import load_weights
 from gatewise.training.choices import Choices, by_size
 from gatewise.training.classification import ClassifierEvaluation, evaluate_label_sets, evaluate_labels
 from gatewise.training.classifier_task import ClassifierTask, logits_of
-from gatewise.training.environment import choose_device
-from gatewise.training.example_estimator import ExampleEstimator, Given
+from gatewise.training.example_estimator import ExampleEstimator, Source
 from gatewise.training.kept_data import Columns, Part
 from gatewise.training.loop import TrainingResult
-from gatewise.training.observer import Observer
-from gatewise.training.saved_model import read_job, read_model
-
-Source = str | Path | Examples | Any  # a file or folder, or examples in memory
 
 
 class Classifier(ExampleEstimator[ClassifierJob]):
@@ -48,6 +39,9 @@ class Classifier(ExampleEstimator[ClassifierJob]):
         model = gw.Classifier().fit("train.csv", run="runs/intents")
         model = gw.Classifier(pooling="mean").fit(texts, labels)
         model.predict(["what will the weather be"])
+
+    `fit` takes a file or folder as `data.classification.read_classified` reads it; or N texts, N lists of words,
+    (N, T, F) numbers, or N arrays (T_i, F), with N labels, N collections of labels, or (N, K) of 0 and 1.
 
     The arguments are the keys of `ClassifierConfig`, which has their meaning; data, training: how examples are read
     and split, and how it is trained. They are only stored here; `fit` checks them. Once it has been fitted or loaded,
@@ -105,47 +99,6 @@ class Classifier(ExampleEstimator[ClassifierJob]):
         self.data = data
         self.training = training
 
-    def fit(
-        self,
-        X: Source | None,  # noqa: N803
-        y: Any = None,
-        run: str | Path | None = None,
-        *,
-        validation: Source | tuple[Any, Any] | None = None,
-        test: Source | tuple[Any, Any] | None = None,
-        resume: bool = False,
-        overwrite: bool = False,
-        observer: Observer | None = None,
-    ) -> Self:
-        """Train; afterwards this is the model with the best accuracy on validation (the last one without any).
-
-        X: a file or folder as `data.classification.read_classified` reads it; or N texts, N lists of words,
-            (N, T, F) numbers, or N arrays (T_i, F).
-        y: with inputs in memory, N labels, N collections of labels, or (N, K) of 0 and 1.
-        run: the run folder to write; None keeps nothing but this object.
-        validation, test: a file or folder, or (inputs, labels); without them, what `data` says is taken from X.
-        resume: go on from the last checkpoint in `run`, bit for bit as if the training had never been stopped; X may
-            be None then, for the run has kept its examples.
-        overwrite: replace a run that lies there.
-        observer: is told of the progress, of what was guessed and decided.
-
-        Ctrl-C ends the training after the step it is at, with a checkpoint, and raises TrainingInterrupted (a
-        KeyboardInterrupt). Raises ConfigError, DataError, RunError, BackendError, NonFiniteLoss.
-        """
-        job = self._job(read_job(RunFolder(run), self.job_type.task) if resume and run is not None else None)
-        source = None
-        if X is not None:
-            training = self._examples(X, y, job.data, "X")
-            parts = [self._given(part, job.data, name) for name, part in (("validation", validation), ("test", test))]
-            source = Given(training, *parts)
-        return self._fit(source, run, job, resume=resume, overwrite=overwrite, observer=observer)
-
-    def evaluate(self, X: Source, y: Any = None) -> ClassifierEvaluation:  # noqa: N803
-        """How good the model is on some examples: as X and y of `fit`. Raises DataError."""
-        self._check_fitted()
-        examples = self._examples(X, y, self.config.data, "X")
-        return self._judge(Part.of(examples, self._columns(examples)))
-
     def score(self, X: Source, y: Any = None) -> float:  # noqa: N803
         """The accuracy on some examples."""
         return self.evaluate(X, y).accuracy
@@ -156,7 +109,7 @@ class Classifier(ExampleEstimator[ClassifierJob]):
         X: as in `fit`; a file needs no labels. Of one label an example they sum to 1, of several each is by itself.
         """
         self._check_fitted()
-        logits = logits_of(self.network, self._columns(self._unlabelled(X)))
+        logits = logits_of(self.network, self._columns(self._without_targets(X)))
         return (logits.sigmoid() if self.several else logits.softmax(1)).numpy()
 
     def predict(self, X: Source) -> list[str] | list[tuple[str, ...]]:  # noqa: N803
@@ -165,7 +118,7 @@ class Classifier(ExampleEstimator[ClassifierJob]):
 
     def predict_rows(self, source: str | Path) -> list[dict[str, Any]]:
         """Of each example of a file its place, its text, the label (or labels), and the probability of every label."""
-        examples = self._unlabelled(source)
+        examples = self._without_targets(source)
         probabilities = self.predict_proba(examples)
         rows = []
         shown = Part.of(examples, {})
@@ -181,47 +134,11 @@ class Classifier(ExampleEstimator[ClassifierJob]):
             rows.append(row)
         return rows
 
-    @classmethod
-    def from_run(cls, folder: RunFolder, device: str = "auto") -> Self:
-        """The best model of the training in a run folder, so far. Raises RunError, BackendError."""
-        job, documents, tensors, metadata = read_model(folder, cls.job_type.task)
-        model = cls(**job.model.model_dump(), data=job.data, training=job.training)
-        model.config, model._trained = job, metadata
-        model._read_documents(documents, job)
-        model.network = model._network(job).to(choose_device(device)).eval()
-        load_weights(model.network, tensors, folder.model)
-        return model
+    def _read(self, source: str | Path, data: ClassifierData, with_targets: bool) -> Examples:
+        return read_classified(source, data, with_labels=with_targets)
 
-    def _job(self, stored: ClassifierJob | None) -> ClassifierJob:
-        """What was given; where data or training were not, the defaults, or those of the run that is resumed."""
-        defaults = stored or ClassifierJob()
-        data, training = self.data or defaults.data, self.training or defaults.training
-        model = {key: getattr(self, key) for key in ClassifierConfig.model_fields}
-        tables = {"data": data.model_dump(), "model": model, "training": training.model_dump()}
-        return validate(ClassifierJob, tables, source=type(self).__name__)
-
-    def _examples(self, X: Source, y: Any, data: ClassifierData, name: str) -> Examples:  # noqa: N803
-        if isinstance(X, Examples):
-            return X
-        if isinstance(X, str | Path):
-            return read_classified(X, data)
-        if y is None:
-            raise InputError(f"{type(self).__name__}: {name} is in memory, so it needs its labels: give y, too")
-        return classified(X, y, name)
-
-    def _given(self, part: Any, data: ClassifierData, name: str) -> Examples | None:
-        """The examples of a validation or test part; None if there is none."""
-        if part is None:
-            return None
-        inputs, labels = part if isinstance(part, tuple) and len(part) == 2 else (part, None)
-        return self._examples(inputs, labels, data, name)
-
-    def _unlabelled(self, X: Source) -> Examples:  # noqa: N803
-        if isinstance(X, Examples):
-            return X.without_targets()
-        if isinstance(X, str | Path):
-            return read_classified(X, self.config.data, with_labels=False)
-        return classified(X)
+    def _in_memory(self, inputs: Any, targets: Any, name: str) -> Examples:
+        return classified(inputs, targets, name)
 
     def _chosen(self, probabilities: np.ndarray) -> Any:
         if not self.several:

@@ -4,27 +4,29 @@ import json
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import Any, Self, TypeVar
 
 import torch
 from torch import nn
 
-from gatewise.config import Job
+from gatewise.config import Job, validate
 from gatewise.data.examples import Examples
 from gatewise.data.splits import Split, make_split
-from gatewise.errors import DataError
+from gatewise.errors import DataError, InputError
 from gatewise.run_folder import RunFolder, atomic_write
-from gatewise.training.checkpoint import load_checkpoint
+from gatewise.training.checkpoint import load_checkpoint, load_weights
 from gatewise.training.choices import Choices, settled
-from gatewise.training.environment import environment
+from gatewise.training.environment import choose_device, environment
 from gatewise.training.estimator import Estimator, Prepared
 from gatewise.training.kept_data import Columns, Part, keep, read_kept, same
 from gatewise.training.observer import Observer
 from gatewise.training.resumption import check_unchanged, say_other_threads
-from gatewise.training.saved_model import read_model, write_documents, write_job
+from gatewise.training.saved_model import read_job, read_model, write_documents, write_job
 from gatewise.training.task import Task
 
 J = TypeVar("J", bound=Job)
+Source = str | Path | Examples | Any  # a file or folder, or examples in memory
 
 
 @dataclass(frozen=True)
@@ -39,8 +41,101 @@ class Given:
 class ExampleEstimator(Estimator[J]):
     """A model that learns from `Examples`. A subclass says what its network reads, and how it is trained and judged."""
 
+    data: Any  # how examples are read and split, and
+    training: Any  # how it is trained: sections of the job, or None for the defaults
+
     evaluations: dict[str, Any]  # after `fit`, of each part that was kept for it: "validation", "test"; or "train"
     choices: list[str]  # after `fit`: what was decided by the data, with reasons
+
+    def fit(
+        self,
+        X: Source | None,  # noqa: N803
+        y: Any = None,
+        run: str | Path | None = None,
+        *,
+        validation: Source | tuple[Any, Any] | None = None,
+        test: Source | tuple[Any, Any] | None = None,
+        resume: bool = False,
+        overwrite: bool = False,
+        observer: Observer | None = None,
+    ) -> Self:
+        """Train; afterwards this is the model that was best on validation (the last one without any).
+
+        X: a file or folder; or N inputs in memory, and y their N targets: the class says which.
+        run: the run folder to write; None keeps nothing but this object.
+        validation, test: a file or folder, or (inputs, targets); without them, what `data` says is taken from X.
+        resume: go on from the last checkpoint in `run`, bit for bit as if the training had never been stopped; X may
+            be None then, for the run has kept its examples.
+        overwrite: replace a run that lies there.
+        observer: is told of the progress, of what was guessed and decided.
+
+        Ctrl-C ends the training after the step it is at, with a checkpoint, and raises TrainingInterrupted (a
+        KeyboardInterrupt). Raises ConfigError, DataError, RunError, BackendError, NonFiniteLoss.
+        """
+        job = self._job(read_job(RunFolder(run), self.job_type.task) if resume and run is not None else None)
+        source = None
+        if X is not None:
+            training = self._examples(X, y, job.data, "X")
+            parts = [self._given(part, job.data, name) for name, part in (("validation", validation), ("test", test))]
+            source = Given(training, *parts)
+        return self._fit(source, run, job, resume=resume, overwrite=overwrite, observer=observer)
+
+    def evaluate(self, X: Source, y: Any = None) -> Any:  # noqa: N803
+        """How good the model is on some examples: as X and y of `fit`. Raises DataError."""
+        self._check_fitted()
+        examples = self._examples(X, y, self.config.data, "X")
+        return self._judge(Part.of(examples, self._columns(examples)))
+
+    @classmethod
+    def from_run(cls, folder: RunFolder, device: str = "auto") -> Self:
+        """The best model of the training in a run folder, so far. Raises RunError, BackendError."""
+        job, documents, tensors, metadata = read_model(folder, cls.job_type.task)
+        model = cls(**job.model.model_dump(), data=job.data, training=job.training)  # pyright: ignore[reportCallIssue]
+        model.config, model._trained = job, metadata
+        model._read_documents(documents, job)
+        model.network = model._network(job).to(choose_device(device)).eval()
+        load_weights(model.network, tensors, folder.model)
+        return model
+
+    def _job(self, stored: J | None) -> J:
+        """What was given; where data or training were not, the defaults, or those of the run that is resumed."""
+        defaults = stored or self.job_type()  # pyright: ignore[reportCallIssue]
+        data, training = self.data or defaults.data, self.training or defaults.training
+        model = {key: getattr(self, key) for key in type(defaults.model).model_fields}
+        tables = {"data": data.model_dump(), "model": model, "training": training.model_dump()}
+        return validate(self.job_type, tables, source=type(self).__name__)
+
+    def _examples(self, X: Source, y: Any, data: Any, name: str) -> Examples:  # noqa: N803
+        if isinstance(X, Examples):
+            return X
+        if isinstance(X, str | Path):
+            return self._read(X, data, True)
+        if y is None:
+            raise InputError(f"{type(self).__name__}: {name} is in memory, so it needs its targets: give y, too")
+        return self._in_memory(X, y, name)
+
+    def _given(self, part: Any, data: Any, name: str) -> Examples | None:
+        """The examples of a validation or test part; None if there is none."""
+        if part is None:
+            return None
+        inputs, targets = part if isinstance(part, tuple) and len(part) == 2 else (part, None)
+        return self._examples(inputs, targets, data, name)
+
+    def _without_targets(self, X: Source) -> Examples:  # noqa: N803
+        """Examples to predict."""
+        if isinstance(X, Examples):
+            return X.without_targets()
+        if isinstance(X, str | Path):
+            return self._read(X, self.config.data, False)
+        return self._in_memory(X, None, "X")
+
+    @abstractmethod
+    def _read(self, source: str | Path, data: Any, with_targets: bool) -> Examples:
+        """The examples of a file or folder."""
+
+    @abstractmethod
+    def _in_memory(self, inputs: Any, targets: Any, name: str) -> Examples:
+        """Examples that are given as lists or arrays; targets None for examples to predict."""
 
     @abstractmethod
     def _choose(self, choices: Choices[J], training: Examples, validates: bool) -> None:

@@ -9,6 +9,7 @@ from gatewise.run_folder import RunFolder
 MODELS = {  # of each task the class whose from_run(folder, device) reads a run; imported when it is needed
     "language-model": ("gatewise.training.language_model", "LanguageModel"),
     "classifier": ("gatewise.training.classifier", "Classifier"),
+    "tagger": ("gatewise.training.tagger", "Tagger"),
     "network": ("gatewise.training.network", "Network"),
 }
 
@@ -16,7 +17,7 @@ MODELS = {  # of each task the class whose from_run(folder, device) reads a run;
 def load(run: str | Path, *, device: str = "auto") -> Any:
     """The model of a run folder: the best of its training so far, on "cpu", "cuda", "mps" or, for "auto", what is here.
 
-    Its class is that of the run's task: a LanguageModel, a Classifier, or a Network that was imported.
+    Its class is that of the run's task: a LanguageModel, a Classifier, a Tagger, or a Network that was imported.
 
     Raises RunError: the folder is missing, half-written, damaged or from a newer version; BackendError.
     """

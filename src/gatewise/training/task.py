@@ -32,8 +32,8 @@ class Task(ABC):
     network: nn.Module
     unit: ClassVar[str]
     loss_name: ClassVar[str] = "loss_nats"
-    criterion: ClassVar[str] = "loss_nats"
-    higher_is_better: ClassVar[bool] = False
+    criterion: str = "loss_nats"
+    higher_is_better: bool = False
 
     @property
     @abstractmethod
