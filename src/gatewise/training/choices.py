@@ -45,7 +45,9 @@ class Choices(Generic[J]):
         size = self.choose("training", "batch_size", size, f"{examples:,} examples")
         batches = -(-examples // size)
         epochs = min(max(-(-STEPS // batches), EPOCHS[0]), EPOCHS[1])
-        epochs = self.choose("training", "epochs", epochs, f"{batches:,} batches in each, {batches * epochs:,} steps in all")
+        epochs = self.choose(
+            "training", "epochs", epochs, f"{batches:,} batches in each, {batches * epochs:,} steps in all"
+        )
         if not validates:
             self.drop("training", "patience", None)
         else:

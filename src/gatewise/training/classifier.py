@@ -37,6 +37,7 @@ from gatewise.training.example_estimator import ExampleEstimator, Given
 from gatewise.training.kept_data import Columns, Part
 from gatewise.training.loop import TrainingResult
 from gatewise.training.observer import Observer
+from gatewise.training.plan import ExamplePlan
 from gatewise.training.saved_model import read_job, read_model
 
 Source = str | Path | Examples | Any  # a file or folder, or examples in memory
@@ -133,12 +134,20 @@ class Classifier(ExampleEstimator[ClassifierJob]):
         KeyboardInterrupt). Raises ConfigError, DataError, RunError, BackendError, NonFiniteLoss.
         """
         job = self._job(read_job(RunFolder(run), self.job_type.task) if resume and run is not None else None)
-        source = None
-        if X is not None:
-            training = self._examples(X, y, job.data, "X")
-            parts = [self._given(part, job.data, name) for name, part in (("validation", validation), ("test", test))]
-            source = Given(training, *parts)
+        source = None if X is None else self._given(job, X, y, validation, test)
         return self._fit(source, run, job, resume=resume, overwrite=overwrite, observer=observer)
+
+    def plan(
+        self,
+        X: Source,  # noqa: N803
+        y: Any = None,
+        *,
+        validation: Source | tuple[Any, Any] | None = None,
+        test: Source | tuple[Any, Any] | None = None,
+    ) -> ExamplePlan:
+        """What `fit` would take. It makes a few steps, of which nothing is kept. Raises what `fit` would raise first."""
+        job = self._job(None)
+        return self._plan(self._given(job, X, y, validation, test), job)
 
     def evaluate(self, X: Source, y: Any = None) -> ClassifierEvaluation:  # noqa: N803
         """How good the model is on some examples: as X and y of `fit`. Raises DataError."""
@@ -209,12 +218,13 @@ class Classifier(ExampleEstimator[ClassifierJob]):
             raise InputError(f"{type(self).__name__}: {name} is in memory, so it needs its labels: give y, too")
         return classified(X, y, name)
 
-    def _given(self, part: Any, data: ClassifierData, name: str) -> Examples | None:
-        """The examples of a validation or test part; None if there is none."""
-        if part is None:
-            return None
-        inputs, labels = part if isinstance(part, tuple) and len(part) == 2 else (part, None)
-        return self._examples(inputs, labels, data, name)
+    def _given(self, job: ClassifierJob, X: Source, y: Any, validation: Any, test: Any) -> Given:  # noqa: N803
+        """What `fit` is given, as examples."""
+        others: list[Examples | None] = []
+        for name, part in (("validation", validation), ("test", test)):
+            inputs, labels = part if isinstance(part, tuple) and len(part) == 2 else (part, None)
+            others.append(None if part is None else self._examples(inputs, labels, job.data, name))
+        return Given(self._examples(X, y, job.data, "X"), *others)
 
     def _unlabelled(self, X: Source) -> Examples:  # noqa: N803
         if isinstance(X, Examples):

@@ -1,6 +1,7 @@
 """What the models that learn from examples have in common: split, choices, documents, what is kept, evaluation."""
 
 import json
+import tempfile
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -16,10 +17,11 @@ from gatewise.errors import DataError
 from gatewise.run_folder import RunFolder, atomic_write
 from gatewise.training.checkpoint import load_checkpoint
 from gatewise.training.choices import Choices, settled
-from gatewise.training.environment import environment
+from gatewise.training.environment import choose_device, environment, settings
 from gatewise.training.estimator import Estimator, Prepared
 from gatewise.training.kept_data import Columns, Part, keep, read_kept, same
 from gatewise.training.observer import Observer
+from gatewise.training.plan import ExamplePlan, plan_examples
 from gatewise.training.resumption import check_unchanged, say_other_threads
 from gatewise.training.saved_model import read_model, write_documents, write_job
 from gatewise.training.task import Task
@@ -124,6 +126,15 @@ class ExampleEstimator(Estimator[J]):
         folder.truncate_metrics(checkpoint.progress.step)
         self.choices = _read_about(folder).get("choices", [])
         return replace(self._prepared(job, network, parts, checkpoint.data), checkpoint=checkpoint)
+
+    def _plan(self, source: Given, job: J) -> ExamplePlan:
+        """What the training will take. Of the few steps that it makes for this nothing is kept."""
+        device = choose_device(job.training.device)
+        temporary = tempfile.TemporaryDirectory(prefix="gatewise-", ignore_cleanup_errors=True)
+        with temporary as folder, settings(job.training, device):
+            prepared = self._start(source, RunFolder(folder), job, device, True, Observer())
+            del self._kept
+            return plan_examples(prepared.task, prepared.job.training, len(source.training), self.choices)
 
     def _prepared(self, job: J, network: nn.Module, parts: dict[str, Part], identity: str) -> Prepared[J]:
         self._kept = parts
