@@ -3,8 +3,8 @@
 Nothing here imports torch before a command needs it, so that `gatewise --help` answers at once.
 """
 
-import dataclasses
 import difflib
+import functools
 import io
 import json
 import os
@@ -43,13 +43,30 @@ train = App(name="train", help="Train a model; writes a run folder.")
 init = App(name="init", help="Print a configuration with every key, its meaning and its default.")
 app.command(train)
 app.command(init)
-train.command(
-    "gatewise.cli.train:train_language_model",  # imported when it is asked for
-    name="language-model",
-    help="Train a language model on a text; write what it learns, and how, to a run folder.\n\n"
+
+
+def _print_configuration(task: str) -> None:
+    from gatewise.config import JOBS, commented_toml
+
+    print(commented_toml(JOBS[task]), end="")
+
+
+_ORDER = (
     "An option given here comes before the file's, and the file's before the default. With --resume the run's own "
-    "configuration takes the place of the defaults, and no text need be named: the run has kept it.",
+    "configuration takes the place of the defaults, and nothing need be named: the run has kept what it reads."
 )
+for _task, _about in {
+    "language-model": "Train a language model on a text; write what it learns, and how, to a run folder.",
+    "classifier": "Train a classifier on texts or sequences with labels; sizes are decided by the examples.",
+    "tagger": "Train a tagger on sequences with a tag, or numbers, for each step; sizes are decided by the sequences.",
+}.items():
+    _function = f"gatewise.cli.train:train_{_task.replace('-', '_')}"  # imported when it is asked for
+    train.command(_function, name=_task, help=f"{_about}\n\n{_ORDER}")
+    init.command(
+        functools.partial(_print_configuration, _task),
+        name=_task,
+        help=f"Print a {_task}'s configuration as TOML: save it, change it, and train with --config.",
+    )
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 _JSON = Parameter(name="--json", help="Print one JSON document; everything else goes to standard error.")
@@ -114,23 +131,37 @@ def _survive_any_encoding() -> None:
 @app.command
 def evaluate(
     run: Annotated[Path, _RUN],
-    text: Annotated[str, Parameter(help="A UTF-8 file, or the name of a corpus.")],
+    data: Annotated[str, Parameter(help="What the model is to be judged on: the like of what it was trained on.")],
     /,
     *,
     device: Annotated[Device, _DEVICE] = "auto",
     as_json: Annotated[bool, _JSON] = False,
 ) -> None:
-    """Say how well a run's model predicts a text: loss, perplexity, bits per character."""
-    from gatewise.cli import terminal
-    from gatewise.run_folder import RunFolder
-    from gatewise.training.language_model import LanguageModel
+    """Say how good a run's model is on some data, beside a baseline.
 
-    found = LanguageModel.from_run(RunFolder(run), device).evaluate(text)
-    if as_json:
-        terminal.print_json(dataclasses.asdict(found))
-        return
-    unknown = f", {found.unknown_tokens:,} of them unknown to the model" if found.unknown_tokens else ""
-    print(f"{terminal.scores(dataclasses.asdict(found))}, {found.tokens:,} tokens{unknown}")
+    A language model predicts a text: a UTF-8 file, or the name of a corpus.
+    """
+    from gatewise.cli.predict import evaluate_run
+
+    evaluate_run(run, data, device, as_json)
+
+
+@app.command
+def predict(
+    run: Annotated[Path, _RUN],
+    data: Annotated[str, Parameter(help="What to predict for, without labels; - is standard input.")],
+    /,
+    *,
+    out: Annotated[Path | None, Parameter(help="A file to write to: .jsonl, .csv or .tsv; else it is printed.")] = None,
+    device: Annotated[Device, _DEVICE] = "auto",
+    as_json: Annotated[
+        bool, Parameter(name="--json", help="Print a JSON object for each example, a line each.")
+    ] = False,
+) -> None:
+    """Predict with a run's model, an example a line."""
+    from gatewise.cli.predict import predict_run
+
+    predict_run(run, data, out, device, as_json)
 
 
 @app.command
@@ -173,14 +204,6 @@ def generate(
     print(flush=True)
     if seed is None:
         print(f"(--seed {chosen} writes this again)", file=sys.stderr)
-
-
-@init.command(name="language-model")
-def init_language_model() -> None:
-    """Print a language model's configuration as TOML: save it, change it, and train with --config."""
-    from gatewise.config import LanguageModelJob, commented_toml
-
-    print(commented_toml(LanguageModelJob), end="")
 
 
 @app.command

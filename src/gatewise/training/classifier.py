@@ -17,10 +17,11 @@ from gatewise.config import (
     ClassifierTraining,
     Reset,
 )
-from gatewise.data.classification import classified, read_classified
+from gatewise.data.classification import classified
 from gatewise.data.examples import Examples
 from gatewise.data.ragged import Ragged
 from gatewise.data.scaling import Scaler
+from gatewise.data.sources import read_to_classify
 from gatewise.data.text_tokens import TextTokens
 from gatewise.data.vocabulary import LabelSet
 from gatewise.errors import DataError
@@ -40,7 +41,7 @@ class Classifier(ExampleEstimator[ClassifierJob]):
         model = gw.Classifier(pooling="mean").fit(texts, labels)
         model.predict(["what will the weather be"])
 
-    `fit` takes a file or folder as `data.classification.read_classified` reads it; or N texts, N lists of words,
+    `fit` takes a file or folder as `data.sources.read_to_classify` reads it; or N texts, N lists of words,
     (N, T, F) numbers, or N arrays (T_i, F), with N labels, N collections of labels, or (N, K) of 0 and 1.
 
     The arguments are the keys of `ClassifierConfig`, which has their meaning; data, training: how examples are read
@@ -135,7 +136,15 @@ class Classifier(ExampleEstimator[ClassifierJob]):
         return rows
 
     def _read(self, source: str | Path, data: ClassifierData, with_targets: bool) -> Examples:
-        return read_classified(source, data, with_labels=with_targets)
+        return read_to_classify(
+            source,
+            text_column=data.text_column,
+            label_column=data.label_column,
+            label_separator=data.label_separator,
+            group_column=data.group_column if with_targets else None,
+            time_column=data.time_column if with_targets else None,
+            with_labels=with_targets,
+        )
 
     def _in_memory(self, inputs: Any, targets: Any, name: str) -> Examples:
         return classified(inputs, targets, name)

@@ -1,6 +1,7 @@
 """What the models that learn from examples have in common: split, choices, documents, what is kept, evaluation."""
 
 import json
+import tempfile
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -17,10 +18,11 @@ from gatewise.errors import DataError, InputError
 from gatewise.run_folder import RunFolder, atomic_write
 from gatewise.training.checkpoint import load_checkpoint, load_weights
 from gatewise.training.choices import Choices, settled
-from gatewise.training.environment import choose_device, environment
+from gatewise.training.environment import choose_device, environment, settings
 from gatewise.training.estimator import Estimator, Prepared
 from gatewise.training.kept_data import Columns, Part, keep, read_kept, same
 from gatewise.training.observer import Observer
+from gatewise.training.plan import ExamplePlan, plan_examples
 from gatewise.training.resumption import check_unchanged, say_other_threads
 from gatewise.training.saved_model import read_job, read_model, write_documents, write_job
 from gatewise.training.task import Task
@@ -73,12 +75,20 @@ class ExampleEstimator(Estimator[J]):
         KeyboardInterrupt). Raises ConfigError, DataError, RunError, BackendError, NonFiniteLoss.
         """
         job = self._job(read_job(RunFolder(run), self.job_type.task) if resume and run is not None else None)
-        source = None
-        if X is not None:
-            training = self._examples(X, y, job.data, "X")
-            parts = [self._given(part, job.data, name) for name, part in (("validation", validation), ("test", test))]
-            source = Given(training, *parts)
+        source = None if X is None else self._given(job, X, y, validation, test)
         return self._fit(source, run, job, resume=resume, overwrite=overwrite, observer=observer)
+
+    def plan(
+        self,
+        X: Source,  # noqa: N803
+        y: Any = None,
+        *,
+        validation: Source | tuple[Any, Any] | None = None,
+        test: Source | tuple[Any, Any] | None = None,
+    ) -> ExamplePlan:
+        """What `fit` would take, from a few steps of which nothing is kept. Raises what `fit` would raise first."""
+        job = self._job(None)
+        return self._plan(self._given(job, X, y, validation, test), job)
 
     def evaluate(self, X: Source, y: Any = None) -> Any:  # noqa: N803
         """How good the model is on some examples: as X and y of `fit`. Raises DataError."""
@@ -103,7 +113,7 @@ class ExampleEstimator(Estimator[J]):
         data, training = self.data or defaults.data, self.training or defaults.training
         model = {key: getattr(self, key) for key in type(defaults.model).model_fields}
         tables = {"data": data.model_dump(), "model": model, "training": training.model_dump()}
-        return validate(self.job_type, tables, source=type(self).__name__)
+        return validate(self.job_type, tables, source=type(self).__name__)  # pyright: ignore[reportReturnType]
 
     def _examples(self, X: Source, y: Any, data: Any, name: str) -> Examples:  # noqa: N803
         if isinstance(X, Examples):
@@ -114,12 +124,13 @@ class ExampleEstimator(Estimator[J]):
             raise InputError(f"{type(self).__name__}: {name} is in memory, so it needs its targets: give y, too")
         return self._in_memory(X, y, name)
 
-    def _given(self, part: Any, data: Any, name: str) -> Examples | None:
-        """The examples of a validation or test part; None if there is none."""
-        if part is None:
-            return None
-        inputs, targets = part if isinstance(part, tuple) and len(part) == 2 else (part, None)
-        return self._examples(inputs, targets, data, name)
+    def _given(self, job: J, X: Source, y: Any, validation: Any, test: Any) -> Given:  # noqa: N803
+        """What `fit` is given, as examples."""
+        others: list[Examples | None] = []
+        for name, part in (("validation", validation), ("test", test)):
+            inputs, targets = part if isinstance(part, tuple) and len(part) == 2 else (part, None)
+            others.append(None if part is None else self._examples(inputs, targets, job.data, name))  # pyright: ignore[reportAttributeAccessIssue]
+        return Given(self._examples(X, y, job.data, "X"), *others)  # pyright: ignore[reportAttributeAccessIssue]
 
     def _without_targets(self, X: Source) -> Examples:  # noqa: N803
         """Examples to predict."""
@@ -219,6 +230,15 @@ class ExampleEstimator(Estimator[J]):
         folder.truncate_metrics(checkpoint.progress.step)
         self.choices = _read_about(folder).get("choices", [])
         return replace(self._prepared(job, network, parts, checkpoint.data), checkpoint=checkpoint)
+
+    def _plan(self, source: Given, job: J) -> ExamplePlan:
+        """What the training will take. Of the few steps that it makes for this nothing is kept."""
+        device = choose_device(job.training.device)
+        temporary = tempfile.TemporaryDirectory(prefix="gatewise-", ignore_cleanup_errors=True)
+        with temporary as folder, settings(job.training, device):
+            prepared = self._start(source, RunFolder(folder), job, device, True, Observer())
+            del self._kept
+            return plan_examples(prepared.task, prepared.job.training, len(source.training), self.choices)
 
     def _prepared(self, job: J, network: nn.Module, parts: dict[str, Part], identity: str) -> Prepared[J]:
         self._kept = parts

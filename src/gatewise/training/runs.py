@@ -22,5 +22,10 @@ def load(run: str | Path, *, device: str = "auto") -> Any:
     Raises RunError: the folder is missing, half-written, damaged or from a newer version; BackendError.
     """
     folder = RunFolder(run)
-    module, name = MODELS[folder.check_existing()]
-    return getattr(importlib.import_module(module), name).from_run(folder, device)
+    return model_of(folder.check_existing()).from_run(folder, device)
+
+
+def model_of(task: str) -> Any:
+    """The class of a task's models."""
+    module, name = MODELS[task]
+    return getattr(importlib.import_module(module), name)

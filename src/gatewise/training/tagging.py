@@ -49,6 +49,11 @@ class TaggerEvaluation:
     mistakes: list[WrongSequence]
 
     @property
+    def size(self) -> str:
+        """What it was made on."""
+        return f"{self.sequences:,} sequences of {self.steps:,} steps"
+
+    @property
     def accuracy(self) -> float:
         """Part of the steps that are right."""
         return self.metrics["accuracy"].value
