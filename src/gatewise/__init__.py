@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from gatewise.training.network import Network
     from gatewise.training.runs import load
     from gatewise.training.tagger import Tagger
+    from gatewise.training.translator import Translator
 
 _HOMES = {
     "Classifier": "gatewise.training.classifier",
@@ -28,6 +29,7 @@ _HOMES = {
     "RNN": "gatewise.layers.rnn",
     "RNNCell": "gatewise.layers.rnn",
     "Tagger": "gatewise.training.tagger",
+    "Translator": "gatewise.training.translator",
     "accelerate": "gatewise.layers.accelerate",
     "load": "gatewise.training.runs",
     "release_memory": "gatewise.kernels.ops",
@@ -44,6 +46,7 @@ __all__ = [
     "Network",
     "RNNCell",
     "Tagger",
+    "Translator",
     "accelerate",
     "load",
     "release_memory",

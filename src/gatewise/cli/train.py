@@ -28,6 +28,10 @@ from gatewise.config import (
     TaggerTraining,
     TextConfig,
     TrainingConfig,
+    TranslatorConfig,
+    TranslatorData,
+    TranslatorJob,
+    TranslatorTraining,
     load_toml,
     validate,
 )
@@ -140,6 +144,27 @@ def train_tagger(
 ) -> None:
     """The command `gatewise train tagger`."""
     _train_on_examples(_job(TaggerJob, options, data, model, training), options, sequences, validation, test)
+
+
+def train_translator(
+    pairs: Annotated[
+        str | None,
+        Parameter(
+            help="Sentences with their translations: two columns of a .tsv or .txt, plain or in a .zip; or a .csv, "
+            ".jsonl or .parquet."
+        ),
+    ] = None,
+    /,
+    *,
+    validation: Annotated[str | None, Parameter(help="The like, to choose the best weights by.")] = None,
+    test: Annotated[str | None, Parameter(help="The like, to judge the model on when it is trained.")] = None,
+    options: TrainOptions = NO_OPTIONS,
+    data: Annotated[TranslatorData | None, _AS_TYPED, _DATA] = None,
+    model: Annotated[TranslatorConfig | None, _AS_TYPED, _MODEL] = None,
+    training: Annotated[TranslatorTraining | None, _AS_TYPED, _TRAINING] = None,
+) -> None:
+    """The command `gatewise train translator`."""
+    _train_on_examples(_job(TranslatorJob, options, data, model, training), options, pairs, validation, test)
 
 
 def _train_on_examples(

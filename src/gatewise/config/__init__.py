@@ -21,6 +21,7 @@ from gatewise.config.section import (
 )
 from gatewise.config.tagger import TaggerConfig, TaggerData, TaggerJob, TaggerTraining
 from gatewise.config.training import BaseTrainingConfig, Job
+from gatewise.config.translator import TranslatorConfig, TranslatorData, TranslatorJob, TranslatorTraining
 
 __all__ = [
     "JOBS",
@@ -48,6 +49,10 @@ __all__ = [
     "TextConfig",
     "TokenConfig",
     "TrainingConfig",
+    "TranslatorConfig",
+    "TranslatorData",
+    "TranslatorJob",
+    "TranslatorTraining",
     "commented_toml",
     "dump_toml",
     "in_words",

@@ -4,5 +4,6 @@ from gatewise.config.classifier import ClassifierJob
 from gatewise.config.language_model import LanguageModelJob
 from gatewise.config.tagger import TaggerJob
 from gatewise.config.training import Job
+from gatewise.config.translator import TranslatorJob
 
-JOBS: dict[str, type[Job]] = {job.task: job for job in (LanguageModelJob, ClassifierJob, TaggerJob)}
+JOBS: dict[str, type[Job]] = {job.task: job for job in (LanguageModelJob, ClassifierJob, TaggerJob, TranslatorJob)}
