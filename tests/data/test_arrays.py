@@ -192,8 +192,8 @@ def test_broken_files(tmp_path: Path):
     )
     whole = save(path, X=CUBE).read_bytes()
     for data, expected in (
-        (whole[:-10], "damaged: File is not a zip file"),
-        (b"PK\3\4", "damaged: File is not a zip file"),
+        (whole[:-10], "damaged: file is not a zip file"),
+        (b"PK\3\4", "damaged: file is not a zip file"),
         (b"hello", "no .npy or .npz file: it begins with neither's mark"),
         (b"\x93NUMPY\1\0", "damaged: EOF: reading array header length, expected 2 bytes got 0"),
     ):
@@ -229,7 +229,7 @@ def test_matlab(tmp_path: Path):
     path.write_bytes(b"hello" * 40)
     with pytest.raises(DataError) as caught:
         read_matlab(path, "x")
-    assert str(caught.value) == f"{path}: damaged .mat file: Unknown mat file type, version 111, 104"
+    assert str(caught.value) == f"{path}: damaged .mat file: unknown mat file type, version 111, 104"
 
 
 def test_matlab_without_scipy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from gatewise.data.examples import Examples, concatenate, some
+from gatewise.data.examples import Examples, some
 from gatewise.errors import DataError
 
 Make = Callable[..., Examples]
@@ -46,7 +46,7 @@ def test_parts_of_different_lengths(made: Make, arrays: MakeArrays):
         made(arrays(3), arrays(2), "steps", "numbers")
 
 
-def test_take_and_concatenate(made: Make, numbered: Make):
+def test_take(numbered: Make):
     times = np.array(["2024-01-02", "2024-01-01", "2024-01-03"], dtype="M8[us]")
     examples = numbered(["x", "y", "z"], groups=["g", "h", "g"], times=times)
     taken = examples.take([2, 0])
@@ -54,12 +54,7 @@ def test_take_and_concatenate(made: Make, numbered: Make):
     assert taken.places == ["made.csv: row 3", "made.csv: row 1"]
     assert taken.times is not None
     assert taken.times.tolist() == times[[2, 0]].tolist()
-    both = concatenate([taken, numbered(["w"], source="more.csv")])
-    assert (both.source, both.labels, both.groups) == ("made.csv, more.csv", ["z", "x", "w"], None)
-    assert both.places[2] == "more.csv: row 1"
-    assert both.without_targets().targets is None
-    with pytest.raises(DataError, match=r"^made.csv: does not go with made.csv: target_kind is none, and label there$"):
-        concatenate([taken, made(["a"])])
+    assert taken.without_targets().targets is None
 
 
 def test_describe_is_ready_for_json(made: Make, arrays: MakeArrays):

@@ -236,6 +236,9 @@ def test_empty_parts(numbered: Make):
 
 def test_rules_that_do_not_fit(made: Make, numbered: Make):
     examples = numbered(["a", "b"] * 5)
+    assert error_of(examples, rule="fair") == (
+        'rule: expected one of auto, random, stratified, group, time, got "fair"'
+    )
     assert error_of(examples, rule="group") == (
         "made.csv: a split by group needs groups; name their column, or give another rule"
     )

@@ -11,7 +11,7 @@ import numpy as np
 
 from gatewise.data.array_targets import check_finite, targets_of, to_numbers, with_two_axes
 from gatewise.data.examples import Examples, TargetKind, some
-from gatewise.data.files import name_of, read_bytes
+from gatewise.data.files import name_of, read_bytes, reason_of
 from gatewise.errors import DataError
 
 INPUT_NAMES = ("X", "x", "inputs", "data", "features")
@@ -203,9 +203,9 @@ def _load(source: str | Path) -> np.ndarray | dict[str, np.ndarray]:
                 f"{name}: holds Python objects, which are not read from files: they could run any code; "
                 "save plain arrays, ragged ones end to end with their lengths"
             ) from error
-        raise DataError(f"{name}: damaged: {error}") from error
+        raise DataError(f"{name}: damaged: {reason_of(error)}") from error
     except (OSError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError(f"{name}: damaged: {error}") from error
+        raise DataError(f"{name}: damaged: {reason_of(error)}") from error
 
 
 def _key(arrays: dict[str, np.ndarray], names: tuple[str, ...], name: str, what: str) -> str:
@@ -225,5 +225,5 @@ def _load_matlab(source: str | Path) -> dict[str, np.ndarray]:
     try:
         variables = loadmat(io.BytesIO(data))
     except Exception as error:  # SciPy raises what it meets: ValueError, TypeError, its own MatReadError, ...
-        raise DataError(f"{name}: damaged .mat file: {error}") from error
+        raise DataError(f"{name}: damaged .mat file: {reason_of(error)}") from error
     return {key: value for key, value in variables.items() if isinstance(value, np.ndarray)}

@@ -202,44 +202,11 @@ class Examples:
         return self.targets
 
 
-def concatenate(parts: Iterable[Examples]) -> Examples:
-    """All examples of the parts, in order.
-
-    Groups and times are kept where every part has them. Raises DataError if the parts are of different kinds, or their
-    features are not the same.
-    """
-    first, *others = parts
-    for other in others:
-        for name in ("input_kind", "target_kind", "feature_names", "target_names"):
-            if getattr(first, name) != getattr(other, name):
-                raise DataError(
-                    f"{other.source}: does not go with {first.source}: {name} is {getattr(other, name)}, "
-                    f"and {getattr(first, name)} there"
-                )
-    every = [first, *others]
-    return replace(
-        first,
-        source=", ".join(part.source for part in every),
-        inputs=[value for part in every for value in part.inputs],
-        targets=None if first.targets is None else [value for part in every for value in part.targets or ()],
-        places=[place for part in every for place in part.places],
-        groups=None if any(part.groups is None for part in every) else [g for part in every for g in part.groups or ()],
-        times=_joined_times(every),
-        notes=tuple(note for part in every for note in part.notes),
-    )
-
-
 def some(names: Iterable[str], number: int = 10) -> str:
     """The first names, for a message: `a, b, c and 4 more`."""
     names = list(names)
     more = f" and {len(names) - number} more" if len(names) > number else ""
     return ", ".join(names[:number]) + more
-
-
-def _joined_times(parts: list[Examples]) -> np.ndarray | None:
-    times = [part.times for part in parts if part.times is not None]
-    same = len(times) == len(parts) and len({part.dtype for part in times}) == 1
-    return np.concatenate(times) if same else None
 
 
 def _quantiles(lengths: np.ndarray) -> dict[str, int]:

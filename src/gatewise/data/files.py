@@ -42,7 +42,7 @@ def read_bytes(source: str | Path) -> bytes:
         try:
             data = gzip.decompress(data)
         except (OSError, EOFError, zlib.error) as error:
-            raise DataError(f"{name}: damaged gzip: {_lower(str(error))}") from error
+            raise DataError(f"{name}: damaged gzip: {reason_of(error)}") from error
     elif data and str(source).lower().endswith(".gz"):
         raise DataError(f"{name}: no gzip, though its name says so; rename it, or compress it")
     if not data:
@@ -85,6 +85,12 @@ def read_lines(source: str | Path) -> list[str]:
     return split_lines(read_text(source))
 
 
+def reason_of(error: BaseException) -> str:
+    """The first line of an error of another library, to follow a colon: in lower case, but for an acronym."""
+    reason = str(error).strip().partition("\n")[0] or type(error).__name__
+    return reason if reason[1:2].isupper() else reason[:1].lower() + reason[1:]
+
+
 def find_one(folder: Path, names: tuple[str, ...]) -> Path | None:
     """The first of the names that lies in the folder, compressed or not; None if none does."""
     for name in names:
@@ -101,7 +107,3 @@ def _missing(path: Path) -> str:
     names = sorted(other.name for other in path.parent.iterdir())
     near = difflib.get_close_matches(path.name, names, n=1)
     return f"{path}: no such file" + (f"; did you mean {path.with_name(near[0])}?" if near else "")
-
-
-def _lower(sentence: str) -> str:
-    return sentence[:1].lower() + sentence[1:]

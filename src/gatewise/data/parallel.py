@@ -6,7 +6,7 @@ import zlib
 from pathlib import Path, PurePosixPath
 
 from gatewise.data.examples import Examples
-from gatewise.data.files import decode, name_of, read_bytes, split_lines
+from gatewise.data.files import decode, name_of, read_bytes, reason_of, split_lines
 from gatewise.errors import DataError
 
 _TEXTS = (".txt", ".tsv", ".tab")
@@ -78,4 +78,4 @@ def _member(data: bytes, name: str, member: str | None) -> tuple[bytes, str, tup
                 raise DataError(f"{name}: no member {member} in it; there is {', '.join(names)}")
             return archive.read(member), f"{name}/{member}", notes
     except (zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError) as error:  # encrypted, say
-        raise DataError(f"{name}: damaged zip: {error}") from error
+        raise DataError(f"{name}: damaged zip: {reason_of(error)}") from error

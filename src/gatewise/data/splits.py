@@ -86,6 +86,8 @@ def make_split(
     rules: tuple[str, ...] = ()
     if taken:
         rule = _rule(examples) if rule == "auto" else rule
+        if rule not in _RULES:
+            raise DataError(f'rule: expected one of auto, {", ".join(_RULES)}, got "{rule}"')
         where = _RULES[rule](examples, taken, np.random.default_rng(seed))
         for number, name in enumerate(PARTS):
             if number == 0 or name in taken:

@@ -16,7 +16,7 @@ import numpy as np
 import polars as pl
 
 from gatewise.data.examples import some
-from gatewise.data.files import decode, name_of, read_bytes, split_lines, suffix_of
+from gatewise.data.files import decode, name_of, read_bytes, reason_of, split_lines, suffix_of
 from gatewise.errors import DataError
 
 Format = Literal["csv", "tsv", "jsonl", "parquet"]
@@ -192,7 +192,7 @@ def _separated(text: str, name: str, format: Format, header: bool) -> pl.DataFra
         )
     except pl.exceptions.PolarsError as error:
         rows.check()
-        raise DataError(f"{name}: {_first_line(error)}") from error
+        raise DataError(f"{name}: {reason_of(error)}") from error
     names = [column.strip() or str(i) for i, column in enumerate(rows.first(), 1)]
     if len(names) != frame.width or frame.get_column(frame.columns[-1]).has_nulls():  # polars fills up what is missing
         rows.check()
@@ -243,13 +243,14 @@ def _json_lines(text: str, name: str) -> pl.DataFrame:
             try:
                 is_object = not line.strip() or isinstance(json.loads(line, parse_constant=_no_constant), dict)
             except json.JSONDecodeError as wrong:
-                what = f"{wrong.msg[:1].lower()}{wrong.msg[1:]}"
-                raise DataError(f"{name}: line {number}: no JSON: {what} at column {wrong.colno}") from error
+                raise DataError(
+                    f"{name}: line {number}: no JSON: {reason_of(wrong).partition(':')[0]} at column {wrong.colno}"
+                ) from error
             except ValueError as wrong:
                 raise DataError(f"{name}: line {number}: no JSON: {wrong}") from error
             if not is_object:
                 raise DataError(f"{name}: line {number}: expected a JSON object, got {line[:40]}") from error
-        raise DataError(f"{name}: {_first_line(error)}") from error
+        raise DataError(f"{name}: {reason_of(error)}") from error
 
 
 def _parquet(data: bytes, name: str) -> pl.DataFrame:
@@ -258,12 +259,8 @@ def _parquet(data: bytes, name: str) -> pl.DataFrame:
     try:
         return pl.read_parquet(io.BytesIO(data))
     except Exception as error:  # polars raises PolarsError, OSError and, for some damage, its PanicException
-        raise DataError(f"{name}: damaged Parquet: {_first_line(error)}") from error
+        raise DataError(f"{name}: damaged Parquet: {reason_of(error)}") from error
 
 
 def _no_constant(constant: str) -> None:
     raise ValueError(f"{constant} is no number of JSON; write null")
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().partition("\n")[0] or type(error).__name__

@@ -5,6 +5,7 @@ import re
 import numpy as np
 import polars as pl
 
+from gatewise.data.files import reason_of
 from gatewise.data.table import Table
 from gatewise.errors import DataError
 
@@ -83,7 +84,7 @@ def _parse(texts: pl.Series, format: str) -> pl.Series:
     try:
         times = texts.str.to_datetime(format, strict=False, time_unit="us")
     except pl.exceptions.PolarsError as error:
-        raise DataError(f'time_format "{format}": {str(error).partition(chr(10))[0]}') from error
+        raise DataError(f'time_format "{format}": {reason_of(error)}') from error
     return times.dt.convert_time_zone("UTC").dt.replace_time_zone(None) if "%z" in format else times
 
 
