@@ -23,6 +23,7 @@ def test_public_names():
         "Network",
         "RNNCell",
         "accelerate",
+        "convert",
         "load",
         "release_memory",
     ]

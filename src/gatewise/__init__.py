@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from gatewise.interchange.conversion import convert
     from gatewise.kernels.ops import release_memory
     from gatewise.layers.accelerate import accelerate
     from gatewise.layers.gru import GRU, GRUCell
@@ -25,6 +26,7 @@ _HOMES = {
     "RNN": "gatewise.layers.rnn",
     "RNNCell": "gatewise.layers.rnn",
     "accelerate": "gatewise.layers.accelerate",
+    "convert": "gatewise.interchange.conversion",
     "load": "gatewise.training.runs",
     "release_memory": "gatewise.kernels.ops",
 }
@@ -39,6 +41,7 @@ __all__ = [
     "Network",
     "RNNCell",
     "accelerate",
+    "convert",
     "load",
     "release_memory",
 ]
