@@ -24,6 +24,8 @@ def test_public_names():
         "RNNCell",
         "accelerate",
         "convert",
+        "export",
+        "import_network",
         "load",
         "release_memory",
     ]
