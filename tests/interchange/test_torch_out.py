@@ -15,6 +15,16 @@ from gatewise.interchange import torch_in, torch_out
 from gatewise.interchange.torch_out import export_torch
 from gatewise.models.sequential import build
 
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """torch's threads wait for each other for a second where processors are busy."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 RECURRENT = st.fixed_dictionaries(
     {
         "kind": st.sampled_from(["gru", "lstm", "rnn"]),
@@ -42,7 +52,7 @@ def chain(recurrent: list[dict], tokens: str | None, ending: list[dict]) -> list
     return tables
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     recurrent=st.lists(RECURRENT, min_size=1, max_size=2),
     tokens=st.sampled_from(["embedding", "one-hot", None]),
