@@ -148,20 +148,45 @@ def test_the_form_is_told_from_the_arrays_where_it_can_be():
     assert lstm["linear"]["w"].shape == (5, 8)
 
 
+@pytest.mark.parametrize(
+    ("layer", "source", "target", "message"),
+    [
+        (gw.GRU(3, 2), "gatewise", "torch", 'gru of gatewise do not say whether its reset is "after" or "before", and '
+         'torch holds only "after"; say which it is, with reset'),
+        (gw.GRU(3, 2), "gatewise", "keras", 'gru of gatewise do not say whether its reset is "after" or "before", and '
+         "keras holds these differently; say which it is, with reset"),
+        (gw.RNN(3, 2), "torch", "haiku", 'rnn of torch do not say whether its nonlinearity is "tanh" or "relu", and '
+         'haiku holds only "relu"; say which it is, with nonlinearity'),
+    ],
+)  # fmt: skip
+def test_what_the_arrays_do_not_say_is_asked_for(layer, source, target, message):
+    with pytest.raises(InputError, match=f"^convert: these arrays of a {message}$"):
+        gw.convert(layer.state_dict(), source, target)
+    assert gw.convert(layer.state_dict(), source, "onnx")  # holds both alike
+
+
+def test_a_keras_gru_without_biases_could_be_either():
+    keras = gw.convert(gw.GRU(3, 2, bias=False).state_dict(), "gatewise", "keras", reset="before")
+    with pytest.raises(InputError, match=r"^convert: these arrays of a gru of keras do not say whether its reset is"):
+        gw.convert(keras, "keras", "torch")
+    assert gw.convert(keras, "keras", "torch", reset="after")
+    assert gw.convert(keras, "keras", "gatewise")
+
+
 def test_the_result_shares_no_memory():
     layer = gw.GRU(3, 2)
     before = {name: tensor.clone() for name, tensor in layer.state_dict().items()}
     for library in ("torch", "keras", "equinox"):
-        for array in gw.convert(layer.state_dict(), "gatewise", library).values():
+        for array in gw.convert(layer.state_dict(), "torch", library).values():
             array[:] = 7
     assert all(torch.equal(tensor, before[name]) for name, tensor in layer.state_dict().items())
 
 
 def test_half_precision():
     layer = gw.GRU(3, 2)
-    half = gw.convert(layer.half().state_dict(), "gatewise", "keras")
+    half = gw.convert(layer.half().state_dict(), "torch", "keras")
     assert half["kernel"].dtype == np.float16
-    brain = gw.convert(layer.bfloat16().state_dict(), "gatewise", "keras")
+    brain = gw.convert(layer.bfloat16().state_dict(), "torch", "keras")
     assert brain["kernel"].dtype == np.float32
     assert torch.equal(torch.from_numpy(brain["kernel"][:, :2].T), layer.weight_ih_l0[2:4].float())
 
@@ -253,9 +278,9 @@ def test_unknown_conventions():
         gw.convert(weights, "pytorch", "keras")
     with pytest.raises(InputError, match=r"^convert: haste has no rnn, only gru, lstm;"):
         gw.convert(torch.nn.RNN(3, 2).state_dict(), "torch", "haste")
+    with pytest.raises(InputError, match=r"the RNN of haiku has the nonlinearity relu, this one tanh"):
+        gw.convert(torch.nn.RNN(3, 2).state_dict(), "torch", "haiku", nonlinearity="tanh")
     with pytest.raises(InputError, match=r"^convert: only a gru has reset, only an rnn nonlinearity; got cell='lstm'$"):
         gw.convert(weights, "torch", "keras", cell="lstm", reset="after")
-    with pytest.raises(InputError, match=r"the RNN of haiku has the nonlinearity relu, this one tanh"):
-        gw.convert(torch.nn.RNN(3, 2).state_dict(), "torch", "haiku")
     relu = gw.convert(torch.nn.RNN(3, 2).state_dict(), "torch", "haiku", nonlinearity="relu")
     assert list(relu) == ["linear", "linear_1"]

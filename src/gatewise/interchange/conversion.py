@@ -38,8 +38,8 @@ def convert(
     source, target: names of conventions, as in docs/conventions.md: "torch", "keras", "onnx", "haiku", ...
     cell: "gru", "lstm" or "rnn"; None to tell it from the names and shapes.
     reset: of a GRU, where the reset gate acts, "after" or "before"; nonlinearity: of an RNN, "tanh" or "relu". They
-        need be given only where the source can be both, and is not what is usual there: ONNX's linear_before_reset=1,
-        gatewise.GRU(reset="before"), Keras' reset_after=False without biases.
+        must be given only where the source can be both, the arrays do not tell, and the target is not the same for
+        both: so gatewise and ONNX (linear_before_reset) to Keras need a reset, and torch to Haiku a nonlinearity.
     prefix: take only the arrays whose names begin so; one that all names share need not be given.
 
     What has no place but in another place is moved there: two biases whose sum alone counts become one, the signs of an
@@ -51,8 +51,7 @@ def convert(
     """
     of_library(target, cell)
     found, stack = _read(_selected(_flat(weights), prefix), source, cell, reset, nonlinearity)
-    form = reset or nonlinearity or next(iter(found.forms), None)
-    convention = find(target, found.cell, form)
+    convention, form = _chosen(found, target, reset or nonlinearity)
     return _write({layer: from_torch(arrays, convention, form) for layer, arrays in stack.items()}, convention)
 
 
@@ -93,8 +92,11 @@ def _selected(arrays: Arrays, prefix: str) -> Arrays:
 
 def _read(
     arrays: Arrays, library: str, cell: str | None, reset: str | None, nonlinearity: str | None
-) -> tuple[Convention, Stack]:
-    """The convention that the arrays keep to, of those of a library, and each layer and direction in torch's form."""
+) -> tuple[list[Convention], Stack]:
+    """The conventions of a library that the arrays keep to, and each layer and direction in torch's form.
+
+    There are several where the arrays do not tell them apart: those of a Keras GRU without biases.
+    """
     candidates = of_library(library, cell)
     for wanted, form in (("gru", reset), ("rnn", nonlinearity)):
         if form is not None:
@@ -102,21 +104,45 @@ def _read(
             candidates = [c for c in candidates if c.cell == wanted and form in c.forms]
     if not candidates:
         raise InputError(f"convert: only a gru has reset, only an rnn nonlinearity; got cell={cell!r}")
+    fitting: list[Convention] = []
+    stack: Stack = {}
     problems: list[tuple[int, bool, InputError]] = []
     for convention in candidates:
         try:
-            return convention, {
-                layer: to_torch(part, convention) for layer, part in _layers(arrays, convention, library)
-            }
+            stack = {layer: to_torch(part, convention) for layer, part in _layers(arrays, convention, library)}
+            fitting.append(convention)
         except InputError as error:
             known = {array.name for array in convention.arrays}
             found = {name for _, part in _layers(arrays, convention, library) for name in part}
             distance = len(found ^ known) + isinstance(error, ShapeError)
             problems.append((distance, bool(found - known), error))
+    if fitting:
+        return fitting, stack
     _, unknown, error = min(problems, key=lambda problem: problem[0])
     if unknown:
         raise type(error)(f"{error}; of the weights of a whole model, prefix takes those of one layer") from None
     raise error
+
+
+def _chosen(found: list[Convention], target: str, given: str | None) -> tuple[Convention, str | None]:
+    """The target's convention, and the form of the cell, given or told from the source.
+
+    InputError if the target has none for that form, or if it could be several forms that are not the same there.
+    """
+    source, cell = found[0].library, found[0].cell
+    forms = [given] if given else [form for convention in found for form in convention.forms]
+    if len(forms) < 2:
+        form = next(iter(forms), None)
+        return find(target, cell, form), form
+    able = {form: c for form in forms for c in of_library(target, cell) if form in c.forms}
+    if set(able) == set(forms) and len({id(convention) for convention in able.values()}) == 1:
+        return able[forms[0]], forms[0]
+    argument, both = "reset" if cell == "gru" else "nonlinearity", " or ".join(f'"{form}"' for form in forms)
+    holds = "holds these differently" if len(able) > 1 else f'holds only "{next(iter(able))}"'
+    raise InputError(
+        f"convert: these arrays of a {cell} of {source} do not say whether its {argument} is {both}, and {target} "
+        f"{holds}; say which it is, with {argument}"
+    )
 
 
 def _layers(arrays: Arrays, convention: Convention, library: str) -> Iterator[tuple[str, Arrays]]:
