@@ -66,10 +66,10 @@ def test_export_json_is_the_parity_report(run, tmp_path, document):
 def test_export_of_a_language_model_carries_its_tokenizer(language_model, tmp_path, document):
     document("export", language_model, "torch", "--out", tmp_path / "out")
     with safetensors.safe_open(tmp_path / "out" / "model.safetensors", "pt") as file:
-        metadata = json.loads(file.metadata()["gatewise"])
-    assert metadata["model"] == "LanguageModel"
-    assert metadata["config"]["model"]["hidden_size"] == 8
-    assert metadata["tokenizer"] == json.loads((language_model / "tokenizer.json").read_text())
+        metadata = file.metadata()
+    assert metadata["task"] == "language-model"
+    assert metadata["config"] == (language_model / "config.toml").read_text()
+    assert metadata["tokenizer"] == (language_model / "tokenizer.json").read_text()
 
 
 def test_a_failed_parity_is_a_failed_export(run, tmp_path, refused, monkeypatch):

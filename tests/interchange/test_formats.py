@@ -1,12 +1,17 @@
 """export and import_network: any model to any format, and what is no model."""
 
+import sys
+import types
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
 import gatewise as gw
+from gatewise.config import TrainingConfig
 from gatewise.errors import InputError
+from gatewise.interchange import formats
 from gatewise.interchange.formats import format_of
 from gatewise.models.sequential import build
 
@@ -35,6 +40,31 @@ def test_import_of_a_module_predicts_and_goes_out_again(tmp_path):
     again = gw.import_network(tmp_path / "out" / "model.safetensors")
     np.testing.assert_array_equal(again.predict(x), found.predict(x))
     assert again.source.startswith("model.safetensors, a torch state dict; layers.0.*: taken for gru: input_size = 3,")
+
+
+def test_int8_is_calibrated_on_the_text_of_the_run(tmp_path, monkeypatch):
+    (tmp_path / "text.txt").write_text("the quick brown fox jumps over the lazy dog. " * 40)
+    training = TrainingConfig(max_steps=2, batch_size=4, sequence_length=8, sample_length=0)
+    model = gw.LanguageModel(hidden_size=8, embedding_size=4).fit(
+        tmp_path / "text.txt", tmp_path / "run", training=training
+    )
+    given: dict = {}
+    writer = types.ModuleType("writer")
+    vars(writer)["export_c"] = lambda network, folder, **how: given.update(how)
+    monkeypatch.setitem(sys.modules, "writer", writer)
+    monkeypatch.setitem(formats._WRITERS, "c", ("writer", "export_c"))
+    gw.export(tmp_path / "run", "c", tmp_path / "out", weights="int8")
+    tokens = given.pop("calibration")
+    assert tokens.shape == (64, 32)
+    assert model.tokenizer.decode(tokens[:45, 0].tolist()) == "the quick brown fox jumps over the lazy dog. "
+    assert given == {"weights": "int8", "description": "the run run", "overwrite": False}
+    own = np.zeros((3, 1), int)
+    gw.export(tmp_path / "run", "c", tmp_path / "out", weights="int8", calibration=own)
+    assert given["calibration"] is own
+    gw.export(model, "c", tmp_path / "out", weights="int8")
+    assert given["calibration"] is None
+    with pytest.raises(InputError, match=r"^export: calibration is for weights of int8$"):
+        gw.export(model, "c", tmp_path / "out", calibration=own)
 
 
 class Tree:

@@ -4,24 +4,28 @@ A format is a line in a table here, and a module that is imported when it is ask
 """
 
 import importlib
-import json
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch import nn
 
-from gatewise.config import Section
+from gatewise.config import Section, dump_toml
+from gatewise.data.batches import TokenFile, open_tokens
 from gatewise.data.tokenizers import Tokenizer
 from gatewise.errors import InputError
 from gatewise.interchange import torch_in, torch_modules
 from gatewise.interchange.parity import Parity
 from gatewise.models.sequential import SequentialNetwork
+from gatewise.run_folder import RunFolder
+from gatewise.training.checkpoint import load_checkpoint
 from gatewise.training.network import Network
 from gatewise.training.runs import load
 
+_CALIBRATION = (64, 32)  # steps and rows of a run's text, from which the ranges of int8 are taken
 _WRITERS: dict[str, tuple[str, str]] = {
     "torch": ("gatewise.interchange.torch_out", "export_torch"),
     "onnx": ("gatewise.interchange.onnx_out", "export_onnx"),
@@ -41,12 +45,22 @@ _SUFFIXES = {
 }
 
 
-def export(model: Any, format: str, folder: str | Path, *, weights: str = "float32", overwrite: bool = False) -> Parity:
+def export(
+    model: Any,
+    format: str,
+    folder: str | Path,
+    *,
+    weights: str = "float32",
+    calibration: np.ndarray | None = None,
+    overwrite: bool = False,
+) -> Parity:
     """Write a model in another library's form to a folder, run it there, and say how near it comes to the model.
 
     model: the folder of a run; a model of gatewise; a module of torch that is a chain of layers, or a list of layers.
     format: "torch", "onnx", "keras" or "c". folder: is made, with the artifact, golden.npz, parity.json and parity.md.
-    weights: "float32", or, for C, "int8". overwrite: replace a folder that is there.
+    weights: "float32", or, for C, "int8". calibration: for int8, inputs like those to come, tokens (T, B) or features
+        (T, B, F); by default from the text that a run was trained on, or random ones if there is none.
+    overwrite: replace a folder that is there.
 
     Raises InputError: a model that is no chain of known layers, or a folder that exists; ExportError: the format cannot
     hold the model, or what was written does not give what the model gives; then nothing is left of it. RunError.
@@ -57,13 +71,21 @@ def export(model: Any, format: str, folder: str | Path, *, weights: str = "float
         raise InputError(
             f"export: {format} takes weights of float32{' or int8' if format == 'c' else ''}, got {weights!r}"
         )
+    if calibration is not None and weights != "int8":
+        raise InputError("export: calibration is for weights of int8")
     if isinstance(model, str | Path):
+        if weights == "int8" and calibration is None:
+            calibration = _read_before(RunFolder(model))
+        metadata, description = run_metadata(model), f"the run {Path(model).name}"
         model = load(model, device="cpu")
-    network, metadata = _chain(model), _metadata(model)
+    else:
+        metadata, description = _metadata(model), f"a {type(model).__name__}"
+    network = _chain(model)
     module, name = _WRITERS[format]
     write = getattr(importlib.import_module(module), name)
     if format == "c":
-        return write(network, folder, weights=weights, description=_in_words(metadata), overwrite=overwrite)
+        how: dict[str, Any] = {"weights": weights, "calibration": calibration, "description": description}
+        return write(network, folder, **how, overwrite=overwrite)
     return write(network, folder, metadata=metadata, overwrite=overwrite)
 
 
@@ -142,17 +164,34 @@ def _chain(model: Any) -> SequentialNetwork:
     return torch_modules.network(network).cpu()
 
 
-def _metadata(model: Any) -> dict[str, Any]:
-    """What an artifact says of the model: its class, configuration and tokenizer, as JSON."""
-    metadata: dict[str, Any] = {"model": type(model).__name__}
-    if isinstance(config := getattr(model, "config", None), Section):
-        metadata["config"] = config.model_dump(mode="json")
-    if isinstance(tokenizer := getattr(model, "tokenizer", None), Tokenizer):
-        metadata["tokenizer"] = json.loads(tokenizer.to_json())
-    if source := getattr(model, "source", ""):
-        metadata["source"] = source
+def run_metadata(run: str | Path) -> dict[str, str]:
+    """What an artifact says of the run it was made from: its task, and its config.toml and tokenizer.json, as texts."""
+    folder = RunFolder(run)
+    metadata = {"task": folder.check_existing(), "config": folder.config.read_text(encoding="utf-8")}
+    if folder.tokenizer.exists():
+        metadata["tokenizer"] = folder.tokenizer.read_text(encoding="utf-8")
     return metadata
 
 
-def _in_words(metadata: dict[str, Any]) -> str:
-    return metadata["model"] + (f" from {metadata['source']}" if "source" in metadata else "")
+def _read_before(folder: RunFolder) -> np.ndarray | None:
+    """Tokens (T, B) from all over the text that a run was trained on; None if it has none, or too few."""
+    if not folder.tokens.exists() or not folder.checkpoint.exists():
+        return None
+    tokens = open_tokens(TokenFile.from_json(load_checkpoint(folder.checkpoint).text, folder.tokens))
+    steps, batch = _CALIBRATION
+    if len(tokens) < steps:
+        return None
+    starts = np.linspace(0, len(tokens) - steps, batch).astype(int)
+    return np.stack([tokens[start : start + steps].numpy() for start in starts], axis=1).astype(np.int64)
+
+
+def _metadata(model: Any) -> dict[str, str]:
+    """The same of a model in memory, as far as it has such things."""
+    metadata = {}
+    if isinstance(config := getattr(model, "config", None), Section):
+        metadata["config"] = dump_toml(config)
+    if isinstance(tokenizer := getattr(model, "tokenizer", None), Tokenizer):
+        metadata["tokenizer"] = tokenizer.to_json()
+    if source := getattr(model, "source", ""):
+        metadata["source"] = source
+    return metadata

@@ -1,10 +1,9 @@
 """Networks as plain torch has them: a state dict with torch's names, and what layers to load it into.
 
-model.safetensors   the weights: layers.0.weight, layers.1.weight_ih_l0, ...; in its header the metadata, as JSON
+model.safetensors   the weights: layers.0.weight, layers.1.weight_ih_l0, ...; in its header the metadata
 model.toml          the layers in their order, each with the beginning of its weights' names
 """
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -31,13 +30,13 @@ def export_torch(
     network: SequentialNetwork,
     folder: str | Path,
     *,
-    metadata: Mapping[str, Any] | None = None,
+    metadata: Mapping[str, str] | None = None,
     overwrite: bool = False,
 ) -> Parity:
     """Write the network for plain torch, and prove it in torch's own layers; how near they came.
 
-    folder: is made, with model.safetensors, model.toml and the proof. metadata: of JSON; `safetensors.safe_open` gives
-        it back, as metadata()["gatewise"].
+    folder: is made, with model.safetensors, model.toml and the proof. metadata: texts by name, which
+        `safetensors.safe_open(...).metadata()` gives back.
 
     Raises ExportError: a GRU with reset="before", which torch does not have, or outputs that differ; InputError: the
     folder exists.
@@ -55,7 +54,7 @@ def export_torch(
     ]
     with new_folder(Path(folder), overwrite=overwrite) as new:
         tensors = {name: tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()}
-        header = {"format": "pt", "gatewise": json.dumps({"version": gatewise.__version__, **(metadata or {})})}
+        header = {"format": "pt", "gatewise": gatewise.__version__, **(metadata or {})}
         atomic_write(new / WEIGHTS, safetensors.torch.save(tensors, header))
         atomic_write(new / DESCRIPTION, tables_as_toml(tables).encode())
         plain = PlainTorch(new)
