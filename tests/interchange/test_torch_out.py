@@ -74,6 +74,14 @@ def test_there_and_back(tmp_path_factory, recurrent, tokens, pooling, function, 
     assert all(torch.equal(tensor, back.state_dict()[name]) for name, tensor in network.state_dict().items())
 
 
+def test_the_last_step_of_features_that_mix_both_directions(tmp_path):
+    ending = [{"kind": "linear", "output_size": 4}, {"kind": "pooling", "pooling": "last"}]
+    network = build(chain([{"kind": "gru", "hidden_size": 2, "bidirectional": True}], None, ending))
+    assert export_torch(network, tmp_path / "out").verdict == "passed"
+    y, _ = network(torch.randn(5, 1, 3))
+    assert y.shape == (1, 4)
+
+
 def test_what_lies_in_the_folder(tmp_path):
     network = build(chain([{"kind": "rnn", "hidden_size": 4, "bidirectional": False}], "embedding", []))
     export_torch(network, tmp_path / "out", metadata={"tokenizer": "all of it"})

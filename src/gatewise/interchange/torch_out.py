@@ -95,6 +95,7 @@ class PlainTorch:
                 directions, states = 2 if module.bidirectional else 1, states + 1
             elif module is not None:
                 x = module(x)
+                directions = 1 if isinstance(module, nn.Linear) else directions
             elif table["kind"] == "one-hot":
                 x = nn.functional.one_hot(x, table["vocabulary_size"]).float()
             else:
