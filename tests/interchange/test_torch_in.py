@@ -137,6 +137,10 @@ def test_other_precisions_become_float32(tmp_path):
             "norm.*: expected a weight (O, I) of Linear or Embedding, got {'weight': (3,)}",
         ),
         (
+            {"a.weight": torch.zeros(3, 2), "b.bias": torch.zeros(3)},
+            "b.*: has a bias and no weight; if it shares that with another layer, save it twice",
+        ),
+        (
             {"conv.kernel": torch.zeros(3)},
             "conv.kernel of shape (3,): not a weight of a known layer (Embedding, GRU, LSTM, RNN, Linear), so this "
             "network cannot be brought here",

@@ -13,6 +13,7 @@ run's config.toml. What a table does not say is taken from the file:
 """
 
 import re
+import warnings
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -108,7 +109,9 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
             with zipfile.ZipFile(path) as archive:
                 if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
                     raise InputError(f"{path}: compressed, as torch.save never writes it; refused")
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():  # about pickles of other versions: what cannot be read is an error anyway
+            warnings.simplefilter("ignore", UserWarning)
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except InputError:
         raise
     except Exception as error:
@@ -164,6 +167,8 @@ def _recognize(path: Path, group: _Group) -> None:
         group.kinds = ("linear",) if biased else ("embedding", "linear")
         group.width = shapes["weight"][1]
         return
+    if "bias" in shapes:
+        raise InputError(f"{where}: has a bias and no weight; if it shares that with another layer, save it twice")
     first, second = shapes.get("weight_ih_l0", ()), shapes.get("weight_hh_l0", ())
     if len(first) != 2 or len(second) != 2 or 0 in (*first, *second) or first[0] != second[0]:
         raise InputError(f"{where}: expected weight_ih_l0 (G*H, I) and weight_hh_l0 (G*H, H), got {shapes}")

@@ -11,6 +11,7 @@ from typing import Any
 import safetensors.torch
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 import gatewise
 from gatewise.config import load_toml
@@ -47,7 +48,7 @@ def export_torch(
                 f'torch: layers.{position} is a GRU with reset="before", and torch.nn.GRU has its reset gate after the '
                 f"recurrent product; these are different functions. ONNX, Keras and C can hold it"
             )
-    cases = golden_cases(network)
+    cases = [*golden_cases(network), *golden_cases(network, shapes=((9, 5),), lengths=True, seed=1)]
     tables = [
         {**table, "prefix": f"layers.{position}."} if list(layer.parameters()) else table
         for position, (table, layer) in enumerate(zip(network.describe(), network.layers, strict=True))
@@ -81,15 +82,17 @@ class PlainTorch:
 
     @torch.no_grad()
     def __call__(self, inputs: Arrays) -> Arrays:
-        """y, and the last states if first ones are given."""
+        """y, and the last states if first ones are given; rows of other lengths than T are packed."""
         given = {name: torch.from_numpy(array) for name, array in inputs.items()}
         x, last, directions, states = given["x"], {}, 1, 0
+        lengths = given.get("lengths", torch.full((x.shape[1],), len(x)))
         for table, module in zip(self.tables, self.modules, strict=True):
             if isinstance(module, nn.RNNBase):
                 parts = [f"state_{states}_{part}" for part in ("hc" if table["kind"] == "lstm" else "h")]
                 first = [given[part] for part in parts if part in given]
                 hx = None if not first else first[0] if len(parts) == 1 else tuple(first)
-                x, hn = module(x, hx)
+                packed, hn = module(pack_padded_sequence(x, lengths, enforce_sorted=False), hx)
+                x, _ = pad_packed_sequence(packed, total_length=len(x))
                 if first:
                     last |= {f"new_{part}": s for part, s in zip(parts, (hn,) if len(parts) == 1 else hn, strict=True)}
                 directions, states = 2 if module.bidirectional else 1, states + 1
@@ -99,7 +102,7 @@ class PlainTorch:
             elif table["kind"] == "one-hot":
                 x = nn.functional.one_hot(x, table["vocabulary_size"]).float()
             else:
-                x = _pooled(x, table["pooling"], directions)
+                x = _pooled(x, table["pooling"], lengths, directions)
         return {name: tensor.numpy() for name, tensor in {"y": x, **last}.items()}
 
 
@@ -122,8 +125,10 @@ def _module(table: Mapping[str, Any]) -> nn.Module | None:
     return None
 
 
-def _pooled(x: Tensor, pooling: str, directions: int) -> Tensor:
+def _pooled(x: Tensor, pooling: str, lengths: Tensor, directions: int) -> Tensor:
+    """One vector a row, row by row."""
+    rows = [x[:length, row] for row, length in enumerate(lengths.tolist())]
     if pooling == "last":
-        forward, *backward = x.chunk(directions, -1)
-        return torch.cat([forward[-1], *(half[0] for half in backward)], -1)
-    return x.mean(0) if pooling == "mean" else x.amax(0)
+        ends = [row.chunk(directions, -1) for row in rows]
+        return torch.stack([torch.cat([forward[-1], *(half[0] for half in more)]) for forward, *more in ends])
+    return torch.stack([row.mean(0) if pooling == "mean" else row.amax(0) for row in rows])
