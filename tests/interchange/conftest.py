@@ -1,11 +1,15 @@
 """What the tests of interchange share: Keras itself, with torch's backend."""
 
 import os
+import sys
+from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 from unittest import mock
 
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))  # for what stands beside the tests and is shared with bench/
 
 
 @pytest.fixture(scope="session")

@@ -48,6 +48,19 @@ def read(data: bytes, source: str) -> Content:
     require_h5py(f"{source}: reading it")
     memory = MEMORY + MEMORY_PER_BYTE * len(data)
     seconds = SECONDS + len(data) // BYTES_PER_SECOND
+    returncode, output = run_program(data, memory, seconds)
+    if returncode is None:
+        raise InputError(f"{source}: damaged: reading it does not come to an end")
+    if returncode != 0:
+        raise InputError(
+            f"{source}: damaged: the HDF5 library crashed over it, or took more than {seconds} s "
+            f"(the process that read it ended with {returncode})"
+        )
+    return _parsed(output, source)
+
+
+def run_program(data: bytes, memory: int, seconds: int) -> tuple[int | None, bytes]:
+    """How hdf5_program.py ended over a file, None if it did not, and what it said. memory, seconds: its limits."""
     environment = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
@@ -65,13 +78,8 @@ def read(data: bytes, source: str) -> Content:
             timeout=WAIT_SECONDS + seconds,
         )
     except subprocess.TimeoutExpired:
-        raise InputError(f"{source}: damaged: reading it does not come to an end") from None
-    if process.returncode != 0:
-        raise InputError(
-            f"{source}: damaged: the HDF5 library crashed over it, or took more than {seconds} s "
-            f"(the process that read it ended with {process.returncode})"
-        )
-    return _parsed(process.stdout, source)
+        return None, b""
+    return process.returncode, process.stdout
 
 
 def _parsed(output: bytes, source: str) -> Content:

@@ -123,11 +123,14 @@ def content(data: bytes, arrays: list[np.ndarray]) -> dict[str, Any]:
 def attribute(file: h5py.File, name: str) -> str:
     """An attribute that is a text."""
     value = file.attrs[name]
-    if isinstance(value, bytes):
-        value = value.decode()
-    if not isinstance(value, str) or len(value) > LONGEST_ATTRIBUTE:
-        raise Refused(f"the attribute {name}: expected a text of at most {LONGEST_ATTRIBUTE} characters")
-    return value
+    if isinstance(value, str):
+        value = value.encode(errors="surrogateescape")  # as h5py decodes bytes that are no text
+    if not isinstance(value, bytes) or len(value) > LONGEST_ATTRIBUTE:
+        raise Refused(f"the attribute {name}: expected a text of at most {LONGEST_ATTRIBUTE} bytes")
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        raise Refused(f"damaged: the attribute {name} is no UTF-8 text") from None
 
 
 def dataset(member: h5py.Dataset, name: str) -> tuple[dict[str, Any], np.ndarray | None]:
