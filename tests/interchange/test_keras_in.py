@@ -19,6 +19,7 @@ from gatewise.models.sequential import SequentialNetwork
 h5py = pytest.importorskip("h5py", reason="Keras files are HDF5, of the extra `keras`")
 
 pytestmark = [
+    pytest.mark.usefixtures("quick_hdf5"),
     pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept:DeprecationWarning"),  # Keras's own
     pytest.mark.filterwarnings("error:.*masks steps:UserWarning"),
 ]
@@ -333,6 +334,10 @@ REFUSED: dict[str, tuple[Callable[[Any], list[Any]], str]] = {
     "rnn": (lambda k: [k.SimpleRNN(3, activation="elu")], r"activation 'elu' is not read; expected tanh or relu$"),
     "dense": (lambda k: [k.Dense(3, activation="gelu")], r"activation 'gelu' is not read; known are linear, sigmoid"),
     "backwards": (lambda k: [k.GRU(3, go_backwards=True)], r"go_backwards alone is not read; wrap it in Bidirectional"),
+    "unlike": (
+        lambda k: [k.Bidirectional(k.GRU(3), backward_layer=k.LSTM(3, go_backwards=True))],
+        r"its two directions are not alike; expected the same layer forwards and backwards",
+    ),
     "keepdims": (
         lambda k: [k.GlobalMaxPooling1D(keepdims=True)],
         r"\(GlobalMaxPooling1D\): expected data_format 'channels_last' and no keepdims",

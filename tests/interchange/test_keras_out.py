@@ -8,7 +8,7 @@ import zipfile
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import gatewise as gw
@@ -22,7 +22,10 @@ from gatewise.models.language_model import LanguageModelNetwork
 from gatewise.models.sequential import SequentialNetwork, build
 
 pytest.importorskip("h5py", reason="Keras files are HDF5, of the extra `keras`")
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept:DeprecationWarning")
+pytestmark = [
+    pytest.mark.usefixtures("quick_hdf5"),
+    pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept:DeprecationWarning"),
+]
 
 TUTORIAL = [
     {"kind": "gru", "input_size": 100, "hidden_size": 256},
@@ -107,7 +110,7 @@ def networks(draw) -> list[dict]:
     return tables
 
 
-@settings(max_examples=15, deadline=None, derandomize=True)
+@settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(tables=networks(), seed=st.integers(0, 99))
 def test_out_and_in_again(tables, seed, keras, tmp_path_factory):
     path = tmp_path_factory.mktemp("keras") / "model.keras"

@@ -181,10 +181,13 @@ def _bidirectional(layer: KerasLayer, reading: Reading) -> list[Part]:
         layer.refuse(f"expected a layer of {', '.join(CELLS)} in it, got {forward and forward.kind}")
     if forward.flag("go_backwards"):
         layer.refuse("its first layer goes backwards; expected the second one to")
-    if backward is not None:
-        told = [{**_table(each), "sequences": each.flag("return_sequences")} for each in (forward, backward)]
-        if forward.kind != backward.kind or told[0] != told[1] or not backward.flag("go_backwards"):
-            layer.refuse("its two directions are not alike; expected the same layer forwards and backwards")
+    if backward is not None and (
+        backward.kind != forward.kind
+        or _table(backward) != _table(forward)
+        or backward.flag("return_sequences") != forward.flag("return_sequences")
+        or not backward.flag("go_backwards")
+    ):
+        layer.refuse("its two directions are not alike; expected the same layer forwards and backwards")
     parts = _recurrent(layer, forward, reading)
     reading.zeroed = reading.zeroed or reading.masked_by is not None
     return parts
