@@ -2,8 +2,10 @@
 
 import re
 import warnings
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Sequence
+from itertools import islice, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +69,7 @@ class Weights:
 
     def __init__(self, content: Content, layers: Sequence[KerasLayer] | None) -> None:
         self.content = content
+        self.names = sorted((*content.arrays, *content.others))
         self.folders: dict[str, str] | None = None
         if layers is not None:
             counts: Counter[str] = Counter()
@@ -97,14 +100,14 @@ class Weights:
         """In an `.h5` file: model_weights/LAYER/.../forward_gru/gru_cell/kernel:0; the middle has changed often."""
         folder = f"model_weights/{layer.name}/"
         direction = place.split("_")[0] if place.startswith(("forward", "backward")) else None
+        start = bisect_left(self.names, folder)
+        own = list(takewhile(lambda path: path.startswith(folder), islice(self.names, start, None)))
         found = []
         for role in roles:
             paths = [
                 path
-                for path in (*self.content.arrays, *self.content.others)
-                if path.startswith(folder)
-                and path.split("/")[-1].partition(":")[0] == role
-                and direction in (None, _direction(path, layer))
+                for path in own
+                if path.split("/")[-1].partition(":")[0] == role and direction in (None, _direction(path, layer))
             ]
             if len(paths) != 1:
                 where = f" of the {direction} direction" if direction else ""
