@@ -52,6 +52,21 @@ for _task, _about in {
 }.items():
     _function = f"gatewise.cli.train:train_{_task.replace('-', '_')}"  # imported when it is asked for
     train.command(_function, name=_task, help=f"{_about}\n\n{_ORDER}")
+app.command(
+    "gatewise.cli.interchange:export_run",
+    name="export",
+    help="Write a run's model for another library, with the proof that it does there what it does here.",
+)
+app.command(
+    "gatewise.cli.interchange:import_file",
+    name="import",
+    help="Make a run of a model from ONNX, Keras, or a torch state dict.",
+)
+app.command(
+    "gatewise.cli.interchange:convert_file",
+    name="convert",
+    help="Write the weights of a recurrent layer as another library names, lays out and means them.",
+)
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 _JSON = Parameter(name="--json", help="Print one JSON document; everything else goes to standard error.")

@@ -1,4 +1,4 @@
-"""What a classifier reads: files of many kinds, or lists and arrays in memory, as examples with a label or labels."""
+"""What a classifier reads: a source, or lists and arrays in memory, as examples with a label or labels."""
 
 from pathlib import Path
 from typing import Any
@@ -7,61 +7,26 @@ import numpy as np
 
 from gatewise.config import ClassifierData
 from gatewise.data.array_targets import targets_of
-from gatewise.data.arrays import examples_of, read_arrays
+from gatewise.data.arrays import examples_of
 from gatewise.data.examples import Examples
-from gatewise.data.files import STANDARD_INPUT, find_one, name_of, read_lines, suffix_of
-from gatewise.data.folders import read_labelled_folder
-from gatewise.data.labelled_table import read_labelled_table
-from gatewise.data.line_pairs import read_texts, read_texts_and_labels
-from gatewise.data.series_archive import read_series_archive
-from gatewise.data.table import is_table
+from gatewise.data.sources import read_to_classify
 from gatewise.errors import DataError
-
-LINES = (".txt", ".in", "")  # ends of names of files with a text in each line
 
 
 def read_classified(source: str | Path, config: ClassifierData, *, with_labels: bool = True) -> Examples:
-    """The examples of a file or folder, by the end of its name:
+    """The examples of a source as `sources.read_to_classify` reads it, with the columns of the configuration.
 
-        .csv .tsv .jsonl .parquet   a table with a column of texts and one of labels
-        .ts                         an archive of series
-        .npz                        arrays, (N, T, F) with lengths, or end to end
-        a folder                    a folder of .txt files for each label; or the files seq.in and label, line by line
-        .txt, standard input        a text a line, to predict
-
-    All of it may be gzip. with_labels: False for examples to predict. Raises DataError.
+    with_labels: False for examples to predict. Raises DataError.
     """
-    path = Path(source)
-    if path.is_dir():
-        texts = find_one(path, ("seq.in",))
-        if texts is None:
-            examples = read_labelled_folder(path)
-            return examples if with_labels else examples.without_targets()
-        labels = find_one(path, ("label", "labels"))
-        if with_labels and labels is None:
-            raise DataError(f"{path}: has {texts.name} but no label beside it; expected a file with a label a line")
-        return read_texts_and_labels(texts, labels) if with_labels and labels else read_texts(texts)
-    suffix = suffix_of(source)
-    if suffix == ".ts":
-        return read_series_archive(source, with_labels=with_labels)
-    if suffix in (".npz", ".npy"):
-        return read_arrays(source, with_targets=with_labels)
-    if is_table(source) or (with_labels and str(source) == STANDARD_INPUT):
-        return read_labelled_table(
-            source,
-            text_column=config.text_column,
-            label_column=config.label_column,
-            label_separator=config.label_separator,
-            group_column=config.group_column if with_labels else None,
-            time_column=config.time_column if with_labels else None,
-            with_labels=with_labels,
-        )
-    if suffix in LINES and not with_labels:
-        return read_texts(source)
-    read_lines(source)  # what cannot be read at all is said as such
-    raise DataError(
-        f"{name_of(source)}: holds no labels that could be read; expected .csv, .tsv, .jsonl, .parquet, .ts, .npz, "
-        "or a folder of .txt files for each label"
+    return read_to_classify(
+        source,
+        text_column=config.text_column,
+        label_column=config.label_column if with_labels else None,
+        label_separator=config.label_separator,
+        group_column=config.group_column if with_labels else None,
+        time_column=config.time_column if with_labels else None,
+        missing=config.missing,
+        with_labels=with_labels,
     )
 
 

@@ -23,6 +23,7 @@ from gatewise.data.classification import classified, read_classified
 from gatewise.data.examples import Examples
 from gatewise.data.ragged import Ragged
 from gatewise.data.scaling import Scaler
+from gatewise.data.sources import read_parts
 from gatewise.data.text_tokens import TextTokens
 from gatewise.data.vocabulary import LabelSet
 from gatewise.errors import DataError, InputError
@@ -120,7 +121,8 @@ class Classifier(ExampleEstimator[ClassifierJob]):
     ) -> Self:
         """Train; afterwards this is the model with the best accuracy on validation (the last one without any).
 
-        X: a file or folder as `data.classification.read_classified` reads it; or N texts, N lists of words,
+        X: a file or folder as `data.sources.read_to_classify` reads it, or a folder with one for training and one for
+            validation or test; or N texts, N lists of words,
             (N, T, F) numbers, or N arrays (T_i, F).
         y: with inputs in memory, N labels, N collections of labels, or (N, K) of 0 and 1.
         run: the run folder to write; None keeps nothing but this object.
@@ -220,6 +222,11 @@ class Classifier(ExampleEstimator[ClassifierJob]):
 
     def _given(self, job: ClassifierJob, X: Source, y: Any, validation: Any, test: Any) -> Given:  # noqa: N803
         """What `fit` is given, as examples."""
+        if isinstance(X, str | Path) and all(
+            part is None or isinstance(part, str | Path) for part in (validation, test)
+        ):
+            found = read_parts(X, lambda source: read_classified(source, job.data), validation=validation, test=test)
+            return Given(found["training"], found.get("validation"), found.get("test"))
         others: list[Examples | None] = []
         for name, part in (("validation", validation), ("test", test)):
             inputs, labels = part if isinstance(part, tuple) and len(part) == 2 else (part, None)

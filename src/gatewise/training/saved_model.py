@@ -29,7 +29,8 @@ def read_job(folder: RunFolder, task: str | None = None) -> Any:
     found = folder.check_existing()
     if found not in JOBS or task not in (None, found):
         wanted = task or f"task that is trained ({', '.join(JOBS)})"
-        raise RunError(f"{folder.path}: expected the run of a {wanted}, got one of a {found}")
+        hint = "; gatewise.load(run).predict(...) computes its outputs" if found == "network" else ""
+        raise RunError(f"{folder.path}: expected the run of a {wanted}, got one of a {found}{hint}")
     try:
         content = load_toml(folder.config)
         content.pop("format")
