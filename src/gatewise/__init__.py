@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from gatewise.interchange.conversion import convert
+    from gatewise.interchange.formats import export, import_network
     from gatewise.kernels.ops import release_memory
     from gatewise.layers.accelerate import accelerate
     from gatewise.layers.gru import GRU, GRUCell
@@ -31,6 +33,9 @@ _HOMES = {
     "Tagger": "gatewise.training.tagger",
     "Translator": "gatewise.training.translator",
     "accelerate": "gatewise.layers.accelerate",
+    "convert": "gatewise.interchange.conversion",
+    "export": "gatewise.interchange.formats",
+    "import_network": "gatewise.interchange.formats",
     "load": "gatewise.training.runs",
     "release_memory": "gatewise.kernels.ops",
 }
@@ -48,6 +53,9 @@ __all__ = [
     "Tagger",
     "Translator",
     "accelerate",
+    "convert",
+    "export",
+    "import_network",
     "load",
     "release_memory",
 ]

@@ -100,7 +100,7 @@ def test_numbers_for_every_step():
     found = model.evaluate(x, y)
     assert found.accuracy > 0.9
     assert found.metrics["loss_nats"].value < found.baseline["loss_nats"]
-    assert model.predict(x[:2])[1].shape == (len(x[1]), 2)
+    assert np.shape(model.predict(x[:2])[1]) == (len(x[1]), 2)
     kinds = [layer["kind"] for layer in model.network.as_sequential().describe()]
     assert kinds == ["gru", "gru", "linear"]
 

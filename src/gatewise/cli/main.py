@@ -68,6 +68,21 @@ for _task, _about in {
         name=_task,
         help=f"Print a {_task}'s configuration as TOML: save it, change it, and train with --config.",
     )
+app.command(
+    "gatewise.cli.interchange:export_run",
+    name="export",
+    help="Write a run's model for another library, with the proof that it does there what it does here.",
+)
+app.command(
+    "gatewise.cli.interchange:import_file",
+    name="import",
+    help="Make a run of a model from ONNX, Keras, or a torch state dict.",
+)
+app.command(
+    "gatewise.cli.interchange:convert_file",
+    name="convert",
+    help="Write the weights of a recurrent layer as another library names, lays out and means them.",
+)
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 _JSON = Parameter(name="--json", help="Print one JSON document; everything else goes to standard error.")
@@ -150,7 +165,9 @@ def evaluate(
 @app.command
 def predict(
     run: Annotated[Path, _RUN],
-    data: Annotated[str, Parameter(help="What to predict for, without labels; - is standard input.")],
+    data: Annotated[
+        str, Parameter(help="What to predict for, without labels; - is standard input.", allow_leading_hyphen=True)
+    ],
     /,
     *,
     out: Annotated[Path | None, Parameter(help="A file to write to: .jsonl, .csv or .tsv; else it is printed.")] = None,

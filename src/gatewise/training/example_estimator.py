@@ -64,7 +64,8 @@ class ExampleEstimator(Estimator[J]):
     ) -> Self:
         """Train; afterwards this is the model that was best on validation (the last one without any).
 
-        X: a file or folder; or N inputs in memory, and y their N targets: the class says which.
+        X: a file or folder, or a folder with one for training and one for validation or test; or N inputs in memory,
+            and y their N targets: the class says which.
         run: the run folder to write; None keeps nothing but this object.
         validation, test: a file or folder, or (inputs, targets); without them, what `data` says is taken from X.
         resume: go on from the last checkpoint in `run`, bit for bit as if the training had never been stopped; X may

@@ -29,7 +29,8 @@ def read_job(folder: RunFolder, task: str | None = None) -> Any:
     found = folder.check_existing()
     if found not in JOBS or task not in (None, found):
         wanted = task or f"task that is trained ({', '.join(JOBS)})"
-        raise RunError(f"{folder.path}: expected the run of a {wanted}, got one of a {found}")
+        hint = "; gatewise.load(run).predict(...) computes its outputs" if found == "network" else ""
+        raise RunError(f"{folder.path}: expected the run of a {wanted}, got one of a {found}{hint}")
     try:
         content = load_toml(folder.config)
         content.pop("format")
@@ -86,5 +87,6 @@ def _read_document(folder: RunFolder, name: str, sha256: str) -> str:
     except OSError as error:
         raise RunError(f"{path}: cannot be read: {error.strerror}") from error
     if hashlib.sha256(data).hexdigest() != sha256:
-        raise RunError(f"{path}: damaged, or of another run: {folder.model.name} was trained with another {name}")
+        another = "other labels" if name == "labels" else f"another {name}"
+        raise RunError(f"{path}: damaged, or of another run: {folder.model.name} was trained with {another}")
     return data.decode()
