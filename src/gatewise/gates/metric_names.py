@@ -25,6 +25,10 @@ def _decimals(value: float) -> str:
     return f"{value:.3f}"
 
 
+def _tenths(value: float) -> str:
+    return f"{value:.1f}"
+
+
 def _nats(value: float) -> str:
     return f"{value:.3f} nats"
 
@@ -40,6 +44,12 @@ METRICS = {
     "accuracy": Metric("accuracy", percent, True),
     "macro_f1": Metric("macro F1", _decimals, True),
     "micro_f1": Metric("micro F1", _decimals, True),
+    "unknown_accuracy": Metric("accuracy on unknown words", percent, True),
+    "span_f1": Metric("span F1", percent, True),
+    "span_precision": Metric("span precision", percent, True),
+    "span_recall": Metric("span recall", percent, True),
+    "bleu": Metric("BLEU", _tenths, True),
+    "chrf": Metric("chrF", _tenths, True),
     "calibration_error": Metric("calibration error", _decimals, False),
 }
 

@@ -12,6 +12,31 @@ from gatewise.training.bootstrap import DRAWS, Interval
 from gatewise.training.evaluation import perplexity
 
 SHOWN = 20  # translations
+LOOKS = 4  # pictures of attention
+
+
+@dataclass(frozen=True)
+class Translated:
+    """A translation of one sentence.
+
+    text: what was written; log_probability: ln of its probability; pieces, source_pieces: what each token says;
+    attention (pieces, source_pieces): where each token looked.
+    """
+
+    text: str
+    log_probability: float
+    pieces: list[str]
+    source_pieces: list[str]
+    attention: np.ndarray
+
+
+@dataclass(frozen=True)
+class Look:
+    """Where the tokens of a translation looked: weights, rows of what was written, columns of the source."""
+
+    written: list[str]
+    source: list[str]
+    weights: list[list[float]]
 
 
 @dataclass(frozen=True)
@@ -33,20 +58,16 @@ class TranslatorEvaluation:
         signature is `signature`); chrf: F-score of characters, from 0 to 100 (Popović 2015); loss_nats, perplexity:
         per token of the references.
     baseline: the same scores of the sentences themselves, untranslated.
-    worst, middle: translations by their sentence chrF.
+    worst, middle: translations by their sentence chrF. looks: of some of the middle ones.
     """
 
-    sentences: int
+    examples: int
     metrics: dict[str, Interval]
     baseline: dict[str, float]
     signature: str
     worst: list[Translation]
     middle: list[Translation]
-
-    @property
-    def size(self) -> str:
-        """What it was made on."""
-        return f"{self.sentences:,} sentences"
+    looks: list[Look]
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""
@@ -54,13 +75,14 @@ class TranslatorEvaluation:
 
 
 def evaluate_translations(
-    written: Sequence[str],
+    translated: Sequence[Translated],
     references: Sequence[str],
     sources: Sequence[str],
     places: Sequence[str],
     loss: float,
 ) -> TranslatorEvaluation:
     """The evaluation of translations, one for each of N sentences. loss: mean per token of the references, in nats."""
+    written = [each.text for each in translated]
     bleu, chrf = BLEU(), CHRF()
     metrics: dict[str, Interval] = {}
     for name, metric in (("bleu", bleu), ("chrf", chrf)):
@@ -86,4 +108,10 @@ def evaluate_translations(
         str(bleu.get_signature()),
         shown(order[:SHOWN]),
         shown(order[middle : middle + SHOWN // 2]),
+        [_look(translated[row]) for row in order[middle : middle + LOOKS].tolist() if translated[row].pieces],
     )
+
+
+def _look(translated: Translated) -> Look:
+    weights = [[round(float(weight), 4) for weight in row] for row in translated.attention]
+    return Look(translated.pieces, translated.source_pieces, weights)

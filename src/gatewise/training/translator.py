@@ -1,7 +1,6 @@
 """Translator: fit it to sentences with their translations, evaluate it, translate with it, save it."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -31,26 +30,11 @@ from gatewise.training.choices import Choices, by_size
 from gatewise.training.example_estimator import ExampleEstimator, Source
 from gatewise.training.kept_data import Columns, Part
 from gatewise.training.loop import TrainingResult
-from gatewise.training.translation import TranslatorEvaluation, evaluate_translations
+from gatewise.training.translation import Translated, TranslatorEvaluation, evaluate_translations
 from gatewise.training.translator_task import TranslatorTask, longest, mean_cost
 
 BATCH = 32  # sentences that are translated at once
 FEW, MANY = 10_000, 500_000  # pairs
-
-
-@dataclass(frozen=True)
-class Translated:
-    """A translation of one sentence.
-
-    text: what was written; log_probability: ln of its probability; pieces, source_pieces: what each token says;
-    attention (pieces, source_pieces): where each token looked.
-    """
-
-    text: str
-    log_probability: float
-    pieces: list[str]
-    source_pieces: list[str]
-    attention: np.ndarray
 
 
 class Translator(ExampleEstimator[TranslatorJob]):
@@ -306,10 +290,9 @@ class Translator(ExampleEstimator[TranslatorJob]):
         source, target = part.columns["source"], part.columns["target"]
         references = [self.target.decode(tokens.tolist()) for tokens in target]
         sentences = part.texts or []
-        order = np.argsort([len(tokens) for tokens in source], kind="stable")
-        written = [""] * len(sentences)
-        for row, found in zip(order.tolist(), self.translate(sentences[row] for row in order), strict=True):
-            written[row] = found[0].text
+        order = np.argsort([len(tokens) for tokens in source], kind="stable").tolist()
+        found = zip(order, self.translate(sentences[row] for row in order), strict=True)
+        written = [best for _, (best, *_) in sorted(found, key=lambda each: each[0])]
         loss, _ = mean_cost(self.network, part.columns, self.target)
         return evaluate_translations(written, references, sentences, part.places, loss)
 
