@@ -72,10 +72,10 @@ def read_model(
     expected = model_metadata(job, {})
     for table in ("model", "data"):
         for key, value in expected[table].items():
-            if metadata[table].get(key) != value:
+            if metadata[table].get(key, value) != value:  # an older version may not have had the key
                 raise RunError(
                     f"{folder.config}: says {table}.{key} = {value}, but {folder.model.name} was trained with "
-                    f"{metadata[table].get(key)}; undo the change"
+                    f"{metadata[table][key]}; undo the change"
                 )
     return job, documents, tensors, metadata
 
