@@ -18,10 +18,11 @@ from torch import Tensor, nn
 
 import gatewise
 from gatewise.errors import ExportError, InputError
+from gatewise.interchange import conventions
 from gatewise.interchange.artifact import new_folder
 from gatewise.interchange.hdf5 import require_h5py
 from gatewise.interchange.keras_files import write_archive
-from gatewise.interchange.keras_weights import to_keras
+from gatewise.interchange.layouts import from_torch
 from gatewise.interchange.parity import Arrays, Case, Parity, check, compare, golden_cases, write_proof
 from gatewise.layers.recurrent import RecurrentLayer
 from gatewise.models.embeddings import OneHot
@@ -265,7 +266,7 @@ def _recurrent(module: RecurrentLayer) -> list[_Layer]:
     layers: list[_Layer] = []
     for number in range(module.num_layers):
         arrays = [
-            _cell_arrays(module, cell, suffix, both_biases=table.get("reset") == "after")
+            _cell_arrays(module, cell, suffix, table.get("reset"))
             for suffix in ([f"l{number}", f"l{number}_reverse"] if module.bidirectional else [f"l{number}"])
         ]
         if number and module.dropout:
@@ -278,10 +279,10 @@ def _recurrent(module: RecurrentLayer) -> list[_Layer]:
     return layers
 
 
-def _cell_arrays(module: RecurrentLayer, cell: str, suffix: str, *, both_biases: bool) -> list[np.ndarray]:
+def _cell_arrays(module: RecurrentLayer, cell: str, suffix: str, reset: str | None) -> list[np.ndarray]:
     names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")[: 4 if module.bias else 2]
-    given = [_array(getattr(module, f"{name}_{suffix}")) for name in names]
-    return to_keras(cell, given, both_biases=both_biases)
+    given = {name: _array(getattr(module, f"{name}_{suffix}")) for name in names}
+    return list(from_torch(given, conventions.find("keras", cell, reset), reset).values())
 
 
 def _config(network: SequentialNetwork, layers: Sequence[_Layer], dtype: str) -> dict[str, Any]:
