@@ -31,6 +31,7 @@ from gatewise.run_folder import atomic_write
 MODEL = "model.keras"
 TOLERANCE = 1e-5
 PROGRAM = Path(__file__).with_name("keras_program.py")
+NO_KERAS = 3  # what the program ends with
 LARGEST_ONE_HOT = 10_000  # tokens: Keras gets a matrix of V * V for them, here 0.4 GB
 ELEMENTWISE = ("sigmoid", "tanh", "relu")
 CLASSES = {"gru": "GRU", "lstm": "LSTM", "rnn": "SimpleRNN"}
@@ -95,12 +96,8 @@ def export_keras(
     with new_folder(Path(folder), overwrite=overwrite) as new:
         write_keras(network, new / MODEL, metadata=metadata)
         cases = golden_cases(network, states=False)
-        why_not_run = _why_not_run()
-        outputs: list[np.ndarray] = []
-        runtime = "Keras"
-        if why_not_run is None:
-            outputs, runtime = run_keras(new / MODEL, cases, pools=network.pools)
-        given = iter(outputs)
+        outputs, words = run_keras(new / MODEL, cases, pools=network.pools)
+        given = iter(outputs or [])
 
         def run(inputs: Arrays) -> Arrays:
             return {"y": next(given)}
@@ -108,11 +105,11 @@ def export_keras(
         parity = compare(
             "keras",
             cases,
-            run if outputs else None,
+            None if outputs is None else run,
             tolerance=TOLERANCE,
-            runtime=runtime,
+            runtime="Keras" if outputs is None else words,
             versions={"h5py": distributions.version("h5py")},
-            why_not_run=why_not_run,
+            why_not_run=words if outputs is None else None,
         )
         check(parity)
         write_proof(new, parity, cases)
@@ -127,18 +124,16 @@ def keras_version() -> str | None:
         return None
 
 
-def _why_not_run() -> str | None:
-    version = keras_version()
-    if version is None:
-        return "Keras is not installed (pip install keras)"
-    return None if int(version.split(".")[0]) >= 3 else f"Keras {version} is installed; .keras files need Keras 3"
-
-
-def run_keras(model: Path, cases: Sequence[Case], *, pools: bool) -> tuple[list[np.ndarray], str]:
+def run_keras(model: Path, cases: Sequence[Case], *, pools: bool) -> tuple[list[np.ndarray] | None, str]:
     """The output of Keras for each case, time first, and which Keras that was: "Keras 3.15.1 (torch)".
 
-    Raises ExportError if Keras cannot load or run the model.
+    None, and why, where no Keras can be run. Raises ExportError if Keras cannot load or run the model.
     """
+    version = keras_version()
+    if version is None:
+        return None, "Keras is not installed (pip install keras)"
+    if int(version.split(".")[0]) < 3:
+        return None, f"Keras {version} is installed; .keras files need Keras 3"
     with tempfile.TemporaryDirectory() as folder:
         inputs, outputs = Path(folder, "inputs.npz"), Path(folder, "outputs.npz")
         xs = {str(number): np.ascontiguousarray(case.inputs["x"].swapaxes(0, 1)) for number, case in enumerate(cases)}
@@ -152,8 +147,10 @@ def run_keras(model: Path, cases: Sequence[Case], *, pools: bool) -> tuple[list[
         }
         command = [sys.executable, "-P", str(PROGRAM), str(model), str(inputs), str(outputs)]
         process = subprocess.run(command, capture_output=True, text=True, errors="replace", env=environment)
+        last = next((line for line in reversed(process.stderr.splitlines()) if line.strip()), "no message")
+        if process.returncode == NO_KERAS:
+            return None, f"Keras {version} is installed, but cannot be imported: {last[:500]}"
         if process.returncode != 0:
-            last = next((line for line in reversed(process.stderr.splitlines()) if line.strip()), "no message")
             raise ExportError(f"keras: Keras cannot load or run the artifact: {last[:500]}; nothing was left behind")
         with np.load(outputs) as got:
             ys = [got[str(number)] for number in range(len(cases))]
