@@ -23,6 +23,9 @@ def test_public_names():
         "Network",
         "RNNCell",
         "accelerate",
+        "convert",
+        "export",
+        "import_network",
         "load",
         "release_memory",
     ]

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from gatewise.interchange.conversion import convert
+    from gatewise.interchange.formats import export, import_network
     from gatewise.kernels.ops import release_memory
     from gatewise.layers.accelerate import accelerate
     from gatewise.layers.gru import GRU, GRUCell
@@ -25,6 +27,9 @@ _HOMES = {
     "RNN": "gatewise.layers.rnn",
     "RNNCell": "gatewise.layers.rnn",
     "accelerate": "gatewise.layers.accelerate",
+    "convert": "gatewise.interchange.conversion",
+    "export": "gatewise.interchange.formats",
+    "import_network": "gatewise.interchange.formats",
     "load": "gatewise.training.runs",
     "release_memory": "gatewise.kernels.ops",
 }
@@ -39,6 +44,9 @@ __all__ = [
     "Network",
     "RNNCell",
     "accelerate",
+    "convert",
+    "export",
+    "import_network",
     "load",
     "release_memory",
 ]

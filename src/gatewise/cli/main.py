@@ -50,6 +50,21 @@ train.command(
     "An option given here comes before the file's, and the file's before the default. With --resume the run's own "
     "configuration takes the place of the defaults, and no text need be named: the run has kept it.",
 )
+app.command(
+    "gatewise.cli.interchange:export_run",
+    name="export",
+    help="Write a run's model for another library, with the proof that it does there what it does here.",
+)
+app.command(
+    "gatewise.cli.interchange:import_file",
+    name="import",
+    help="Make a run of a model from ONNX, Keras, or a torch state dict.",
+)
+app.command(
+    "gatewise.cli.interchange:convert_file",
+    name="convert",
+    help="Write the weights of a recurrent layer as another library names, lays out and means them.",
+)
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 _JSON = Parameter(name="--json", help="Print one JSON document; everything else goes to standard error.")

@@ -22,7 +22,8 @@ def read_job(folder: RunFolder) -> LanguageModelJob:
     """What config.toml holds. RunError: no run here, damaged, newer."""
     task = folder.check_existing()
     if task != TASK:
-        raise RunError(f"{folder.path}: expected the run of a {TASK}, got one of a {task}")
+        hint = "; gatewise.load(run).predict(...) computes its outputs" if task == "network" else ""
+        raise RunError(f"{folder.path}: expected the run of a {TASK}, got one of a {task}{hint}")
     try:
         content = load_toml(folder.config)
         content.pop("format")
