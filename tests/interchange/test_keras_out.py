@@ -224,7 +224,7 @@ REFUSED = {
         {"kind": "embedding", "vocabulary_size": 5, "size": 4},
         {"kind": "pooling"},
     ],
-    r"^keras: Linear stands between a bidirectional layer and pooling 'last', which takes another step of each": [
+    r"^keras: Linear stands between a bidirectional layer and pooling 'last'; Keras takes the last step of each": [
         {"kind": "gru", "input_size": 5, "hidden_size": 4, "bidirectional": True},
         {"kind": "linear", "input_size": 8, "output_size": 4},
         {"kind": "pooling"},

@@ -18,10 +18,11 @@ from torch import Tensor, nn
 
 import gatewise
 from gatewise.errors import ExportError, InputError
+from gatewise.interchange import conventions
 from gatewise.interchange.artifact import new_folder
 from gatewise.interchange.hdf5 import require_h5py
 from gatewise.interchange.keras_files import write_archive
-from gatewise.interchange.keras_weights import to_keras
+from gatewise.interchange.layouts import from_torch
 from gatewise.interchange.parity import Arrays, Case, Parity, check, compare, golden_cases, write_proof
 from gatewise.layers.recurrent import RecurrentLayer
 from gatewise.models.embeddings import OneHot
@@ -216,7 +217,7 @@ def _pooled_early(modules: list[nn.Module]) -> list[nn.Module]:
     """The layers with a pooling of the last step right after the recurrent layer: only there Keras can take it.
 
     What stands between works on each step alone, so it may as well come after; but of two directions the last steps
-    are different ones, and what mixes features must not come between. Raises ExportError.
+    are different ones, so what mixes their features must not come between. Raises ExportError.
     """
     where = next((i for i, m in enumerate(modules) if isinstance(m, Pooling) and m.pooling == "last"), None)
     if where is None:
@@ -231,8 +232,8 @@ def _pooled_early(modules: list[nn.Module]) -> list[nn.Module]:
         for module in between:
             if not isinstance(module, nn.Dropout) and describe(module).model_dump().get("function") not in ELEMENTWISE:
                 raise ExportError(
-                    f"keras: {type(module).__name__} stands between a bidirectional layer and pooling 'last', which "
-                    "takes another step of each direction; put the pooling right after the layer, as Keras has it"
+                    f"keras: {type(module).__name__} stands between a bidirectional layer and pooling 'last'; Keras "
+                    "takes the last step of each direction right after the layer, which is another one: pool there"
                 )
     return [*modules[: recurrent + 1], modules[where], *between, *modules[where + 1 :]]
 
@@ -259,10 +260,11 @@ def _recurrent(module: RecurrentLayer) -> list[_Layer]:
         options["recurrent_activation"] = "sigmoid"
     if cell == "gru":
         options["reset_after"] = table["reset"] == "after"
+    convention = conventions.find("keras", cell, table.get("reset"))
     layers: list[_Layer] = []
     for number in range(module.num_layers):
         arrays = [
-            _cell_arrays(module, cell, suffix, both_biases=table.get("reset") == "after")
+            _cell_arrays(module, convention, suffix)
             for suffix in ([f"l{number}", f"l{number}_reverse"] if module.bidirectional else [f"l{number}"])
         ]
         if number and module.dropout:
@@ -275,10 +277,11 @@ def _recurrent(module: RecurrentLayer) -> list[_Layer]:
     return layers
 
 
-def _cell_arrays(module: RecurrentLayer, cell: str, suffix: str, *, both_biases: bool) -> list[np.ndarray]:
+def _cell_arrays(module: RecurrentLayer, convention: conventions.Convention, suffix: str) -> list[np.ndarray]:
+    """Keras's kernel, recurrent_kernel and, if there is one, bias, of one layer in one direction."""
     names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")[: 4 if module.bias else 2]
-    given = [_array(getattr(module, f"{name}_{suffix}")) for name in names]
-    return to_keras(cell, given, both_biases=both_biases)
+    arrays = from_torch({name: _array(getattr(module, f"{name}_{suffix}")) for name in names}, convention)
+    return [arrays[name] for name in ("kernel", "recurrent_kernel", "bias") if name in arrays]
 
 
 def _config(network: SequentialNetwork, layers: Sequence[_Layer], dtype: str) -> dict[str, Any]:
