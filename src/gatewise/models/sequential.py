@@ -223,6 +223,8 @@ class SequentialNetwork(nn.Module):
                 x = layer(x, lengths, directions)
             else:
                 x = layer(x)
+                if isinstance(layer, nn.Linear):  # its features are of both directions
+                    directions = 1
         return x, last
 
     def describe(self) -> list[dict[str, Any]]:
