@@ -23,6 +23,8 @@ def test_public_names():
         "LanguageModel",
         "Network",
         "RNNCell",
+        "Tagger",
+        "Translator",
         "accelerate",
         "convert",
         "export",

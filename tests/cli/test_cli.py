@@ -104,7 +104,7 @@ def test_init_prints_what_loads_back_to_the_defaults(capsys):
             "xyz",
             "unknown command xyz; known: train, init, export, import, convert, evaluate, predict, generate, doctor",
         ),
-        ("train transformer", "unknown command transformer; known: language-model, classifier"),
+        ("train weather", "unknown command weather; known: language-model, classifier, tagger, translator"),
         (
             "--verbose",
             "unknown option --verbose; "

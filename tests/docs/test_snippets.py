@@ -26,7 +26,7 @@ def code_of(page: str) -> str:
     "page", [page for page in PAGES if code_of(page.read_text("utf-8")).strip()], ids=lambda p: p.stem
 )
 def test_the_snippets_of(page, tmp_path):
-    script = tmp_path / f"page_{page.stem}.py"  # not keras.py, which would hide Keras
+    script = tmp_path / f"snippets_of_{page.stem}.py"  # not the name of a module that they import
     script.write_text(code_of(page.read_text("utf-8")), "utf-8")
     done = subprocess.run([sys.executable, script], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"{page}:\n{done.stderr}"

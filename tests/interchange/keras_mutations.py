@@ -13,6 +13,7 @@ from typing import Any
 
 import h5py
 import numpy as np
+import torch
 from numpy.random import Generator
 
 from gatewise.interchange.keras_files import CONFIG, WEIGHTS
@@ -45,8 +46,9 @@ WORDS = [
 
 
 def originals() -> dict[str, bytes]:
-    """A `.keras` file and an `.h5` file of a model that both hold."""
-    with tempfile.TemporaryDirectory() as folder:
+    """A `.keras` file and an `.h5` file of a model that both hold, the same ones each time."""
+    with tempfile.TemporaryDirectory() as folder, torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
         path = Path(folder, "model.keras")
         write_keras(build(TABLES), path)
         archive = path.read_bytes()

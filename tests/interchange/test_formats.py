@@ -42,6 +42,17 @@ def test_import_of_a_module_predicts_and_goes_out_again(tmp_path):
     assert again.source.startswith("model.safetensors, a torch state dict; layers.0.*: taken for gru: input_size = 3,")
 
 
+def test_keras_and_back(tmp_path):
+    pytest.importorskip("h5py")
+    network = gw.Network(build([{"kind": "one-hot", "vocabulary_size": 3}, *LAYERS]))
+    gw.export(network, "keras", tmp_path / "out")
+    found = gw.import_network(tmp_path / "out" / "model.keras")
+    assert found.source == "model.keras, a Keras model"
+    assert found.network.describe() == network.network.describe()
+    x = np.array([[0, 1, 2, 1]])
+    np.testing.assert_array_equal(found.predict(x), network.predict(x))
+
+
 def test_int8_is_calibrated_on_the_text_of_the_run(tmp_path, monkeypatch):
     (tmp_path / "text.txt").write_text("the quick brown fox jumps over the lazy dog. " * 40)
     training = TrainingConfig(max_steps=2, batch_size=4, sequence_length=8, sample_length=0)

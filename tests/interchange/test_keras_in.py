@@ -306,7 +306,7 @@ def test_older_files_do_not_say_where_the_reset_gate_acts(keras, tmp_path):
         assert network.describe()[0]["reset"] == ("after" if placement else "before")
     table["config"]["use_bias"] = False
     keras_2(tmp_path / "model.h5", [table], {"gru": [(n, np.ones((F if n == names[0] else 4, 12))) for n in names[:2]]})
-    with pytest.raises(InputError, match=r"'gru' \(GRU\): without a bias and without reset_after: the file"):
+    with pytest.raises(InputError, match=r"'gru' \(GRU\): neither a bias nor reset_after: the file does not"):
         keras_in.network(tmp_path / "model.h5")
 
 

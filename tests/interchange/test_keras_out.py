@@ -224,7 +224,7 @@ REFUSED = {
         {"kind": "embedding", "vocabulary_size": 5, "size": 4},
         {"kind": "pooling"},
     ],
-    r"^keras: Linear stands between a bidirectional layer and pooling 'last', which takes another step of each": [
+    r"^keras: Linear stands between a bidirectional layer and pooling 'last'; Keras takes the last step of each": [
         {"kind": "gru", "input_size": 5, "hidden_size": 4, "bidirectional": True},
         {"kind": "linear", "input_size": 8, "output_size": 4},
         {"kind": "pooling"},
@@ -282,3 +282,12 @@ def test_without_keras_the_proof_says_so(version, tmp_path, monkeypatch):
     assert parity.verdict == "not run"
     why = "Keras is not installed (pip install keras)" if version is None else "Keras 2.15.0 is installed; .keras files"
     assert f"**NOT RUN: {why}" in (tmp_path / "out" / "parity.md").read_text()
+
+
+def test_a_keras_that_cannot_be_imported_is_not_run(tmp_path, monkeypatch):
+    monkeypatch.setenv("KERAS_BACKEND", "nonsense")
+    parity = export_keras(build(TUTORIAL), tmp_path / "out")
+    assert parity.verdict == "not run"
+    assert re.match(
+        r"Keras 3\.\S+ is installed, but cannot be imported: \w+Error: .*nonsense", parity.why_not_run or ""
+    )

@@ -111,7 +111,7 @@ def chain(config: Any, source: str) -> list[KerasLayer]:
         )
     names = [layer.name for layer in layers]
     for layer in layers:
-        if names.count(layer.name) > 1 and layer.name:
+        if names.count(layer.name) > 1:
             layer.refuse("another layer has the same name")
     return layers
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from gatewise.interchange import conventions
 from gatewise.interchange.keras_config import KerasLayer
-from gatewise.interchange.keras_weights import GATES, from_keras
+from gatewise.interchange.layouts import Arrays, to_torch
 
-Arrays = dict[str, np.ndarray]
 Find = Callable[[KerasLayer, str, Sequence[str]], list[np.ndarray]]
 Filled = tuple[dict[str, Any], Arrays, int | None]  # table, weights, what size the part gives
 FUNCTIONS = {
@@ -113,22 +113,22 @@ class RecurrentPart(Part):
     def fill(self, find: Find, width: int | None) -> Filled:
         """See Part."""
         kind, hidden, biased = self.table["kind"], self.table["hidden_size"], self.table["bias"]
-        rows, arrays = GATES[kind] * hidden, {}
+        rows, arrays = len(conventions.GATES[kind]) * hidden, {}
         table = dict(self.table)
+        roles = ["kernel", "recurrent_kernel", *(["bias"] if biased else [])]
         for place, suffix in zip(self.places, ("l0", "l0_reverse"), strict=False):
-            roles = ["kernel", "recurrent_kernel", "bias"][: 3 if biased else 2]
-            kernel, recurrent_kernel, *bias = find(self.layer, place, roles)
-            width = self.input_size(kernel, width)
-            self.check("kernel", kernel, width, rows)
-            self.check("recurrent_kernel", recurrent_kernel, hidden, rows)
-            if bias:
-                if kind == "gru" and "reset" not in table:  # Keras before 2.1 does not say
-                    table["reset"] = "after" if bias[0].ndim == 2 else "before"
-                self.check("bias", bias[0], *((2, rows) if table.get("reset") == "after" else (rows,)))
-            own = from_keras(kind, kernel, recurrent_kernel, bias[0] if bias else None)
-            arrays |= {f"{name}_{suffix}": array for name, array in own.items()}
-        if kind == "gru" and "reset" not in table:
-            self.layer.refuse("without a bias and without reset_after: the file does not say where its reset gate acts")
+            own = dict(zip(roles, find(self.layer, place, roles), strict=True))
+            width = self.input_size(own["kernel"], width)
+            self.check("kernel", own["kernel"], width, rows)
+            self.check("recurrent_kernel", own["recurrent_kernel"], hidden, rows)
+            if kind == "gru" and "reset" not in table:  # Keras before 2.1 does not say
+                if not biased:
+                    self.layer.refuse("neither a bias nor reset_after: the file does not say where its reset gate acts")
+                table["reset"] = "after" if own["bias"].ndim == 2 else "before"
+            if biased:
+                self.check("bias", own["bias"], *((2, rows) if table.get("reset") == "after" else (rows,)))
+            convention = conventions.find("keras", kind, table.get("reset"))
+            arrays |= {f"{name}_{suffix}": array for name, array in to_torch(own, convention).items()}
         return {**table, "input_size": width}, arrays, hidden * len(self.places)
 
 

@@ -18,10 +18,11 @@ from torch import Tensor, nn
 
 import gatewise
 from gatewise.errors import ExportError, InputError
+from gatewise.interchange import conventions
 from gatewise.interchange.artifact import new_folder
 from gatewise.interchange.hdf5 import require_h5py
 from gatewise.interchange.keras_files import write_archive
-from gatewise.interchange.keras_weights import to_keras
+from gatewise.interchange.layouts import from_torch
 from gatewise.interchange.parity import Arrays, Case, Parity, check, compare, golden_cases, write_proof
 from gatewise.layers.recurrent import RecurrentLayer
 from gatewise.models.embeddings import OneHot
@@ -31,6 +32,7 @@ from gatewise.run_folder import atomic_write
 MODEL = "model.keras"
 TOLERANCE = 1e-5
 PROGRAM = Path(__file__).with_name("keras_program.py")
+NO_KERAS = 3  # what the program ends with
 LARGEST_ONE_HOT = 10_000  # tokens: Keras gets a matrix of V * V for them, here 0.4 GB
 ELEMENTWISE = ("sigmoid", "tanh", "relu")
 CLASSES = {"gru": "GRU", "lstm": "LSTM", "rnn": "SimpleRNN"}
@@ -95,12 +97,8 @@ def export_keras(
     with new_folder(Path(folder), overwrite=overwrite) as new:
         write_keras(network, new / MODEL, metadata=metadata)
         cases = golden_cases(network, states=False)
-        why_not_run = _why_not_run()
-        outputs: list[np.ndarray] = []
-        runtime = "Keras"
-        if why_not_run is None:
-            outputs, runtime = run_keras(new / MODEL, cases, pools=network.pools)
-        given = iter(outputs)
+        outputs, words = run_keras(new / MODEL, cases, pools=network.pools)
+        given = iter(outputs or [])
 
         def run(inputs: Arrays) -> Arrays:
             return {"y": next(given)}
@@ -108,11 +106,11 @@ def export_keras(
         parity = compare(
             "keras",
             cases,
-            run if outputs else None,
+            None if outputs is None else run,
             tolerance=TOLERANCE,
-            runtime=runtime,
+            runtime="Keras" if outputs is None else words,
             versions={"h5py": distributions.version("h5py")},
-            why_not_run=why_not_run,
+            why_not_run=words if outputs is None else None,
         )
         check(parity)
         write_proof(new, parity, cases)
@@ -127,18 +125,16 @@ def keras_version() -> str | None:
         return None
 
 
-def _why_not_run() -> str | None:
-    version = keras_version()
-    if version is None:
-        return "Keras is not installed (pip install keras)"
-    return None if int(version.split(".")[0]) >= 3 else f"Keras {version} is installed; .keras files need Keras 3"
-
-
-def run_keras(model: Path, cases: Sequence[Case], *, pools: bool) -> tuple[list[np.ndarray], str]:
+def run_keras(model: Path, cases: Sequence[Case], *, pools: bool) -> tuple[list[np.ndarray] | None, str]:
     """The output of Keras for each case, time first, and which Keras that was: "Keras 3.15.1 (torch)".
 
-    Raises ExportError if Keras cannot load or run the model.
+    None, and why, where no Keras can be run. Raises ExportError if Keras cannot load or run the model.
     """
+    version = keras_version()
+    if version is None:
+        return None, "Keras is not installed (pip install keras)"
+    if int(version.split(".")[0]) < 3:
+        return None, f"Keras {version} is installed; .keras files need Keras 3"
     with tempfile.TemporaryDirectory() as folder:
         inputs, outputs = Path(folder, "inputs.npz"), Path(folder, "outputs.npz")
         xs = {str(number): np.ascontiguousarray(case.inputs["x"].swapaxes(0, 1)) for number, case in enumerate(cases)}
@@ -152,8 +148,10 @@ def run_keras(model: Path, cases: Sequence[Case], *, pools: bool) -> tuple[list[
         }
         command = [sys.executable, "-P", str(PROGRAM), str(model), str(inputs), str(outputs)]
         process = subprocess.run(command, capture_output=True, text=True, errors="replace", env=environment)
+        last = next((line for line in reversed(process.stderr.splitlines()) if line.strip()), "no message")
+        if process.returncode == NO_KERAS:
+            return None, f"Keras {version} is installed, but cannot be imported: {last[:500]}"
         if process.returncode != 0:
-            last = next((line for line in reversed(process.stderr.splitlines()) if line.strip()), "no message")
             raise ExportError(f"keras: Keras cannot load or run the artifact: {last[:500]}; nothing was left behind")
         with np.load(outputs) as got:
             ys = [got[str(number)] for number in range(len(cases))]
@@ -219,7 +217,7 @@ def _pooled_early(modules: list[nn.Module]) -> list[nn.Module]:
     """The layers with a pooling of the last step right after the recurrent layer: only there Keras can take it.
 
     What stands between works on each step alone, so it may as well come after; but of two directions the last steps
-    are different ones, and what mixes features must not come between. Raises ExportError.
+    are different ones, so what mixes their features must not come between. Raises ExportError.
     """
     where = next((i for i, m in enumerate(modules) if isinstance(m, Pooling) and m.pooling == "last"), None)
     if where is None:
@@ -234,8 +232,8 @@ def _pooled_early(modules: list[nn.Module]) -> list[nn.Module]:
         for module in between:
             if not isinstance(module, nn.Dropout) and describe(module).model_dump().get("function") not in ELEMENTWISE:
                 raise ExportError(
-                    f"keras: {type(module).__name__} stands between a bidirectional layer and pooling 'last', which "
-                    "takes another step of each direction; put the pooling right after the layer, as Keras has it"
+                    f"keras: {type(module).__name__} stands between a bidirectional layer and pooling 'last'; Keras "
+                    "takes the last step of each direction right after the layer, which is another one: pool there"
                 )
     return [*modules[: recurrent + 1], modules[where], *between, *modules[where + 1 :]]
 
@@ -262,10 +260,11 @@ def _recurrent(module: RecurrentLayer) -> list[_Layer]:
         options["recurrent_activation"] = "sigmoid"
     if cell == "gru":
         options["reset_after"] = table["reset"] == "after"
+    convention = conventions.find("keras", cell, table.get("reset"))
     layers: list[_Layer] = []
     for number in range(module.num_layers):
         arrays = [
-            _cell_arrays(module, cell, suffix, both_biases=table.get("reset") == "after")
+            _cell_arrays(module, convention, suffix)
             for suffix in ([f"l{number}", f"l{number}_reverse"] if module.bidirectional else [f"l{number}"])
         ]
         if number and module.dropout:
@@ -278,10 +277,11 @@ def _recurrent(module: RecurrentLayer) -> list[_Layer]:
     return layers
 
 
-def _cell_arrays(module: RecurrentLayer, cell: str, suffix: str, *, both_biases: bool) -> list[np.ndarray]:
+def _cell_arrays(module: RecurrentLayer, convention: conventions.Convention, suffix: str) -> list[np.ndarray]:
+    """Keras's kernel, recurrent_kernel and, if there is one, bias, of one layer in one direction."""
     names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")[: 4 if module.bias else 2]
-    given = [_array(getattr(module, f"{name}_{suffix}")) for name in names]
-    return to_keras(cell, given, both_biases=both_biases)
+    arrays = from_torch({name: _array(getattr(module, f"{name}_{suffix}")) for name in names}, convention)
+    return [arrays[name] for name in ("kernel", "recurrent_kernel", "bias") if name in arrays]
 
 
 def _config(network: SequentialNetwork, layers: Sequence[_Layer], dtype: str) -> dict[str, Any]:
