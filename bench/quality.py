@@ -10,6 +10,7 @@ data is skipped, with that reason. A figure that is not reached, or not in time,
 
 import json
 import os
+import random
 import statistics
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from typing import Any
 
 from rich.console import Console
 
+from gatewise.data.parallel import read_parallel
 from record import options, store, table_of
 
 ROOT = Path(__file__).parents[1]
@@ -58,7 +60,78 @@ class Row:
         return f"{100 * value:.2f}%" if self.percent else f"{value:.4g}"
 
 
+HELD_OUT, PAIRS, MOST_WORDS = 1_000, 60_000, 10  # of French to English
+
+
+def pairs_by_sentence(data: Path, work: Path) -> None:
+    """train.tsv and test.tsv, French and English: the test has one pair of each of 1,000 short English sentences,
+    none of which stands in training with any translation; nor does their French."""
+    examples = read_parallel(data / "fra-eng" / "fra-eng.zip", source_column=2, target_column=1)
+    pairs = list(zip(examples.texts, examples.target_texts, strict=True))
+    draw = random.Random(0)
+    draw.shuffle(pairs)
+    short = dict.fromkeys(english for _, english in pairs if len(english.split()) <= MOST_WORDS)
+    held = set(list(short)[:HELD_OUT])
+    test: dict[str, str] = {}
+    for french, english in pairs:
+        if english in held:
+            test.setdefault(english, french)
+    french_held = set(test.values())
+    training = [pair for pair in pairs if pair[1] not in held and pair[0] not in french_held][:PAIRS]
+    for name, chosen in (("train", training), ("test", [(french, english) for english, french in test.items()])):
+        (work / f"{name}.tsv").write_text("".join(f"{french}\t{english}\n" for french, english in chosen), "utf-8")
+
+
 ROWS = [
+    Row(
+        name="ewt-pos",
+        data="ud-english-ewt",
+        about="UD English EWT, part of speech, test, accuracy",
+        command="tagger {data}/ud-english-ewt/en_ewt-ud-train.conllu.gz "
+        "--validation {data}/ud-english-ewt/en_ewt-ud-dev.conllu --test {data}/ud-english-ewt/en_ewt-ud-test.conllu",
+        metric="evaluations.test.metrics.accuracy.value",
+        baseline="evaluations.test.baseline.accuracy",
+        to_reach=0.92,
+        minutes=6,
+        published="88.26% (BiLSTM with vectors, an older release), 90.4% (BiGRU)",
+    ),
+    Row(
+        name="snips-slots",
+        data="snips",
+        about="SNIPS slots, dev, span F1",
+        command="tagger {data}/snips/train --test {data}/snips/dev",
+        metric="evaluations.test.metrics.span_f1.value",
+        baseline="evaluations.test.baseline.span_f1",
+        to_reach=0.90,
+        minutes=5,
+        published="-",
+    ),
+    Row(
+        name="jsb-chorales",
+        data="jsb-chorales",
+        about="JSB Chorales, next step, test, nats per frame",
+        command="tagger {data}/jsb-chorales/JSB_Chorales.mat",
+        metric="evaluations.test.metrics.loss_nats.value",
+        baseline="evaluations.test.baseline.loss_nats",
+        to_reach=8.45,
+        minutes=5,
+        published="8.54 (GRU, Chung 2014), 8.43 (GRU, Bai 2018)",
+        higher_is_better=False,
+        percent=False,
+    ),
+    Row(
+        name="fra-eng",
+        data="fra-eng",
+        about="French to English, 1,000 sentences held out, BLEU",
+        command="translator {work}/train.tsv --test {work}/test.tsv",
+        metric="evaluations.test.metrics.bleu.value",
+        baseline="evaluations.test.baseline.bleu",
+        to_reach=35,
+        minutes=20,
+        published="-",
+        percent=False,
+        prepare=pairs_by_sentence,
+    ),
     Row(
         name="snips-intents",
         data="snips",
