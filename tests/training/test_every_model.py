@@ -15,8 +15,17 @@ import torch
 from torch import Tensor
 
 import gatewise as gw
-from gatewise.config import ClassifierData, ClassifierTraining, TextConfig, TrainingConfig
+from gatewise.config import (
+    ClassifierData,
+    ClassifierTraining,
+    TaggerTraining,
+    TextConfig,
+    TrainingConfig,
+    TranslatorData,
+    TranslatorTraining,
+)
 from gatewise.errors import InputError
+from gatewise.models.embeddings import WordBatch
 from gatewise.run_folder import RunFolder
 from gatewise.training import estimator
 from gatewise.training.estimator import Estimator
@@ -31,7 +40,8 @@ class Case:
     fit: fits one to data that it can learn, with some settings of the training, observer and resume; into a run folder.
     rows: some rows of the network's input, and their lengths, given a fitted model: for padding and batches.
     run: of the network the output, (B, ...) or (T, B, ...), of padded rows; per_step: whether the second it is.
-    sequential: whether it can be carried to other libraries; learns: the loss that a batch must come below.
+    sequential: whether it can be carried to other libraries; learns: the loss that a batch must come below;
+    reads_lengths: whether the network knows where rows end.
     """
 
     fit: Callable[..., Any]
@@ -40,6 +50,7 @@ class Case:
     per_step: bool = False
     sequential: bool = True
     learns: float = 0.05
+    reads_lengths: bool = True
     settings: dict[str, Any] = field(default_factory=dict)
 
 
@@ -88,8 +99,61 @@ def classifier(data: Callable[[int], tuple[Any, Any]], **model: Any) -> Callable
     return fit
 
 
+def tagged(examples: int) -> tuple[list[list[str]], list[list[str]]]:
+    texts, _ = labelled(examples)
+    sentences = [text.split() for text in texts]
+    return sentences, [["B-x" if word[0] in "bs" else "O" for word in sentence] for sentence in sentences]
+
+
+def numbered(examples: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    inputs, _ = features(examples)
+    return inputs, [(x[:, :2] > 0.5).astype(np.float32) for x in inputs]
+
+
+def tagger(data: Callable[[int], tuple[Any, Any]], **model: Any) -> Callable[..., Any]:
+    def fit(folder: Path, run: Path, resume=False, observer=None, **training):
+        settings = {"hidden_size": 16, "embedding_size": 8, "dropout": training.pop("dropout", 0.2), **model}
+        config = TaggerTraining(**{**TINY, "epochs": 2, "patience": None, **training})
+        made = gw.Tagger(**settings, word_dropout=0.0, training=config)
+        return made.fit(*data(40), run, resume=resume, observer=observer)
+
+    return fit
+
+
+def fit_translator(folder: Path, run: Path, resume=False, observer=None, **training):
+    data = TranslatorData(tokenizer="word", vocabulary_size=50)
+    sizes = {"hidden_size": 16, "embedding_size": 8, "dropout": training.pop("dropout", 0.2)}
+    config = TranslatorTraining(**{**TINY, "epochs": 2, "patience": None, "label_smoothing": 0.0, **training})
+    sentences, _ = labelled(40)
+    made = gw.Translator(**sizes, data=data, training=config)
+    return made.fit(sentences, [sentence.upper() for sentence in sentences], run, resume=resume, observer=observer)
+
+
+def words(network: Any, x: Tensor, lengths: Tensor) -> Tensor:
+    """A tagger that spells: each token's characters are those of its number."""
+    if x.is_floating_point():
+        return network(x, lengths)
+    if not hasattr(network.input, "spelling"):
+        return network(WordBatch(x), lengths)
+    numbers, known = torch.arange(int(x.max()) + 1), network.input.characters.num_embeddings - 2
+    characters = torch.stack([2 + factor * numbers % known for factor in (1, 3, 7)])
+    return network(WordBatch(x, x, characters, torch.full((characters.shape[1],), 3)), lengths)
+
+
+def attended(network: Any, x: Tensor, lengths: Tensor) -> Tensor:
+    """What a translator makes of the source: the logits of the first three tokens, rows first."""
+    read = torch.arange(3).unsqueeze(1).expand(3, x.shape[1])
+    return network(x, lengths, read)[0].transpose(0, 1)
+
+
 def tokens(model: Any) -> list[Tensor]:
-    size = model.tokenizer.size if hasattr(model, "tokenizer") else model.tokens.size
+    sizes = {
+        "LanguageModel": lambda: model.tokenizer.size,
+        "Classifier": lambda: model.tokens.size,
+        "Tagger": lambda: len(model.words.words),
+        "Translator": lambda: model.source.tokenizer.size,
+    }
+    size = sizes[type(model).__name__]()
     draw = torch.Generator().manual_seed(0)
     return [torch.randint(size, (length,), generator=draw) for length in (7, 3, 1, 5)]
 
@@ -104,7 +168,14 @@ def with_lengths(network: Any, x: Tensor, lengths: Tensor) -> Tensor:
 
 
 MODELS = {
-    "language-model": Case(fit_language_model, tokens, lambda network, x, _: network(x)[0], per_step=True, learns=0.6),
+    "language-model": Case(
+        fit_language_model,
+        tokens,
+        lambda network, x, _: network(x)[0],
+        per_step=True,
+        learns=0.6,
+        reads_lengths=False,
+    ),
     "classifier": Case(classifier(labelled), tokens, with_lengths),
     "classifier-last-lstm": Case(classifier(labelled, pooling="last", cell="lstm"), tokens, with_lengths),
     "classifier-mean-rnn": Case(
@@ -115,6 +186,10 @@ MODELS = {
     ),
     "classifier-features": Case(classifier(features), steps, with_lengths),
     "classifier-several": Case(classifier(several), tokens, with_lengths),
+    "tagger": Case(tagger(tagged, spelling_size=0, output="softmax"), tokens, words, per_step=True),
+    "tagger-spelled-crf": Case(tagger(tagged, spelling_size=8), tokens, words, per_step=True, sequential=False),
+    "tagger-numbers": Case(tagger(numbered, layer_sizes="16,8", cell="lstm"), steps, words, per_step=True, learns=0.3),
+    "translator": Case(fit_translator, tokens, attended, sequential=False, learns=0.3),
 }
 
 
@@ -224,7 +299,7 @@ def test_the_chain_of_layers_gives_what_the_network_gives(case, fitted):
     chain = fitted.network.as_sequential()
     with torch.no_grad():
         expected = case.run(fitted.network, x, lengths)
-        found, _ = chain(x, None, None if case.per_step else lengths)
+        found, _ = chain(x, None, lengths if case.reads_lengths else None)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
 
 

@@ -183,6 +183,27 @@ def predict(
 
 
 @app.command
+def translate(
+    run: Annotated[Path, _RUN],
+    file: Annotated[Path | None, Parameter(help="A sentence a line, UTF-8; by default standard input.")] = None,
+    /,
+    *,
+    beams: Annotated[int, Parameter(help="Hypotheses that are kept open; 1: greedy.", converter=_whole)] = 5,
+    alpha: Annotated[float, Parameter(help="How much long translations are favoured; 0: not.")] = 0.6,
+    temperature: Annotated[float | None, Parameter(help="Draw each token instead, with this temperature.")] = None,
+    seed: Annotated[int, Parameter(help="Of the draws.", converter=_whole)] = 0,
+    device: Annotated[Device, _DEVICE] = "auto",
+    as_json: Annotated[
+        bool, Parameter(name="--json", help="Print a JSON object for each line, with attention.")
+    ] = False,
+) -> None:
+    """Translate line by line with a translator's run: each line as soon as it is read."""
+    from gatewise.cli.predict import translate_lines
+
+    translate_lines(run, file, device, as_json, beams=beams, alpha=alpha, temperature=temperature, seed=seed)
+
+
+@app.command
 def generate(
     run: Annotated[Path, _RUN],
     /,

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gatewise.cli import terminal
+from gatewise.data.files import read_lines
 from gatewise.errors import InputError
 from gatewise.run_folder import atomic_write
 
@@ -45,6 +46,32 @@ def predict_run(run: Path, data: str, out: Path | None, device: str, as_json: bo
     separator = kinds[out.suffix]
     lines = _json_lines(rows) if separator is None else _lines(rows, separator)
     atomic_write(out, "".join(f"{line}\n" for line in lines).encode("utf-8", "backslashreplace"))
+
+
+def translate_lines(
+    run: Path,
+    file: Path | None,
+    device: str,
+    as_json: bool,
+    *,
+    beams: int,
+    alpha: float,
+    temperature: float | None,
+    seed: int,
+) -> None:
+    """Print the translation of each line of a file, or of standard input; a blank line stays one."""
+    model = _load(run, device, "translate")
+    lines = sys.stdin if file is None else read_lines(file)
+    sentences = (line.strip() for line in lines)
+    # What a person or another program writes is answered line by line; what lies in a file, many lines at once.
+    size = {} if file is not None else {"batch_size": 1}
+    for best, *_ in model.translate(sentences, beams=beams, alpha=alpha, temperature=temperature, seed=seed, **size):
+        if as_json:
+            about = {"text": best.text, "log_probability": best.log_probability, "pieces": best.pieces}
+            attention = [[round(float(weight), 4) for weight in row] for row in best.attention]
+            print(json.dumps({**about, "source_pieces": best.source_pieces, "attention": attention}), flush=True)
+        else:
+            print(terminal.visible(best.text) if sys.stdout.isatty() else best.text, flush=True)
 
 
 def _load(run: Path, device: str, method: str) -> Any:

@@ -5,7 +5,7 @@ from typing import Any
 from gatewise.gates import example_pages, sections
 from gatewise.gates.run import Run
 
-UNIT = "steps"
+UNIT = "labels"
 LOSS = example_pages.LOSS
 
 

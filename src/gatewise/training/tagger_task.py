@@ -28,7 +28,7 @@ class TaggerTask(Task):
     training, validation: columns; validation None for none. tags: the names of the classes, None for numbers.
     """
 
-    unit = "steps"
+    unit = "labels"
 
     def __init__(
         self,
