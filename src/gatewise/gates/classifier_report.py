@@ -7,7 +7,7 @@ from markupsafe import Markup
 
 from gatewise.gates import plots, sections
 from gatewise.gates.metric_names import METRICS, percent
-from gatewise.gates.numbers import duration, significant
+from gatewise.gates.numbers import duration
 from gatewise.gates.run import Run
 
 UNIT = "examples"
@@ -84,13 +84,7 @@ def key_figures(run: Run) -> list[tuple[str, str]]:
             )
     elif run.best:
         figures.append(("Validation accuracy", percent(run.best["accuracy"])))
-    if run.last:
-        figures.append(("Time", duration(run.last["seconds"])))
-    if run.units_per_second:
-        figures.append(("Examples per second", significant(run.units_per_second)))
-    if run.parameters:
-        figures.append(("Parameters", f"{run.parameters:,}"))
-    return figures
+    return [*figures, *sections.size_and_speed(run)]
 
 
 def learning(run: Run) -> dict[str, Any] | None:
