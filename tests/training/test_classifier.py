@@ -66,6 +66,7 @@ def test_what_a_run_holds(train_csv, tmp_path, recorder):
         *[message for message in observer.messages if "repeat" in message or "in training, too" in message],
         "hidden size 64: 108 examples of 6 words",
         "dropout 0.5: 108 examples of 6 words",
+        "min count 1: 108 examples of 6 words",
         "embedding size 64: 108 examples of 6 words",
         "word dropout 0.1: 108 examples of 6 words",
         "batch size 16: 108 examples",
@@ -79,7 +80,7 @@ def test_what_a_run_holds(train_csv, tmp_path, recorder):
         *("environment.json", "metrics.jsonl", "training_state"),
     }
     data = json.loads(run.data.read_text())
-    assert data["choices"] == observer.messages[-7:] == model.choices
+    assert data["choices"] == observer.messages[-8:] == model.choices
     assert data["split"]["counts"] == {"training": 108, "validation": 12}
     assert json.loads(run.evaluation.read_text())["validation"]["examples"] == 12
     line = run.read_metrics()[0]

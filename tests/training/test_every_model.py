@@ -5,7 +5,7 @@ A model joins with a line in MODELS: small settings, data to fit it to, and how 
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +51,6 @@ class Case:
     sequential: bool = True
     learns: float = 0.05
     reads_lengths: bool = True
-    settings: dict[str, Any] = field(default_factory=dict)
 
 
 def text_file(folder: Path) -> Path:
@@ -91,7 +90,8 @@ def several(examples: int) -> tuple[list[str], list[list[str]]]:
 
 def classifier(data: Callable[[int], tuple[Any, Any]], **model: Any) -> Callable[..., Any]:
     def fit(folder: Path, run: Path, resume=False, observer=None, **training):
-        settings = {"hidden_size": 16, "embedding_size": 8, "dropout": training.pop("dropout", 0.2), **model}
+        dropout = training.pop("dropout", 0.2)
+        settings = {"hidden_size": 16, "embedding_size": 8, "dropout": dropout, "word_dropout": dropout / 2, **model}
         config = ClassifierTraining(**{**TINY, "epochs": 2, "patience": None, **training})
         made = gw.Classifier(**settings, data=ClassifierData(), training=config)
         return made.fit(*data(40), run, resume=resume, observer=observer)

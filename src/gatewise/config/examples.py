@@ -43,8 +43,10 @@ class TokenConfig(Section):
     vocabulary_size: int = Field(
         default=30_000, ge=2, description="Most different tokens; what else there is becomes one unknown token."
     )
-    min_count: int = Field(
-        default=1, ge=1, description="Words or characters that training has less often are unknown; not used with bpe."
+    min_count: Whole | Auto = Field(
+        default="auto",
+        description="Words or characters that training has less often are unknown; not used with bpe; auto: more than "
+        "once where there are many examples, for one occurrence teaches little.",
     )
     max_length: int | None = Field(
         default=512, ge=1, description="Tokens of a text, or steps, that are read, from its start; none: all."

@@ -25,11 +25,13 @@ class TextTokens:
 
     @staticmethod
     def fit(texts: Sequence[Text], config: TokenConfig) -> "TextTokens":
-        """The tokens of the training texts."""
+        """The tokens of the training texts; config: with min_count decided. Raises InputError."""
         if config.tokenizer == "bpe":
             return TextTokens(
                 config, BPETokenizer.fit((_cased(text, config) for text in texts), config.vocabulary_size)
             )
+        if config.min_count == "auto":
+            raise InputError("TextTokens: expected min_count to be a number, got auto")
         sequences = (_cut(text, config) for text in texts)
         vocabulary = Vocabulary.fit(
             sequences, min_count=config.min_count, max_size=config.vocabulary_size, lower_case=config.lower_case

@@ -5,7 +5,7 @@ from typing import Any
 
 from gatewise.gates import sections
 from gatewise.gates.metric_names import METRICS
-from gatewise.gates.numbers import duration, significant
+from gatewise.gates.numbers import duration
 from gatewise.gates.run import Run
 
 LOSS = "loss_nats"
@@ -62,13 +62,7 @@ def figures(run: Run, *keys: str) -> list[tuple[str, str]]:
         shown += [
             (f"Validation {METRICS[key].name}", METRICS[key].write(run.best[key])) for key in keys if key in run.best
         ]
-    if run.last:
-        shown.append(("Time", duration(run.last["seconds"])))
-    if run.units_per_second:
-        shown.append((f"{run.unit.capitalize()} per second", significant(run.units_per_second)))
-    if run.parameters:
-        shown.append(("Parameters", f"{run.parameters:,}"))
-    return shown
+    return [*shown, *sections.size_and_speed(run)]
 
 
 def learning(run: Run, *keys: str) -> dict[str, Any] | None:

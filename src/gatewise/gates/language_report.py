@@ -97,13 +97,7 @@ def key_figures(run: Run) -> list[tuple[str, str]]:
     if judged:
         figures.append((f"{split} perplexity", perplexity(judged["loss_nats"])))
         figures.append(("Bits per character", significant(judged["bits_per_char"])))
-    if run.last:
-        figures.append(("Time", duration(run.last["seconds"])))
-    if run.units_per_second:
-        figures.append(("Tokens per second", significant(run.units_per_second)))
-    if run.parameters:
-        figures.append(("Parameters", f"{run.parameters:,}"))
-    return figures
+    return [*figures, *sections.size_and_speed(run)]
 
 
 def learning(run: Run) -> dict[str, Any] | None:

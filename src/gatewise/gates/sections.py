@@ -196,6 +196,18 @@ def data(run: Run) -> dict[str, Any] | None:
     }
 
 
+def size_and_speed(run: Run) -> list[tuple[str, str]]:
+    """Key figures that every report has, as (name, value)."""
+    figures = []
+    if run.last:
+        figures.append(("Time", duration(run.last["seconds"])))
+    if run.units_per_second:
+        figures.append((f"{run.unit.capitalize()} per second", significant(run.units_per_second)))
+    if run.parameters:
+        figures.append(("Parameters", f"{run.parameters:,}"))
+    return figures
+
+
 def configuration(run: Run) -> list[dict[str, Any]]:
     """The tables of the configuration, every key with its value, default and meaning."""
     tables = []

@@ -177,8 +177,10 @@ class Classifier(ExampleEstimator[ClassifierJob]):
         if training.input_kind == "steps":
             choices.drop("model", "embedding_size", 1)
             choices.drop("model", "word_dropout", 0.0)
+            choices.drop("data", "min_count", 1)
         else:
-            choices.choose("model", "embedding_size", by_size(examples, 64, 128, 256), reason)
+            choices.choose("data", "min_count", by_size(examples, 1, 2, 3), reason)
+            choices.choose("model", "embedding_size", by_size(examples, 64, 100, 200), reason)
             choices.choose("model", "word_dropout", by_size(examples, 0.1, 0.05, 0.02), reason)
         choices.choose_training(examples, validates)
 
