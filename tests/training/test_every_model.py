@@ -65,6 +65,16 @@ def fit_language_model(folder: Path, run: Path, resume=False, observer=None, **t
     return model.fit(text_file(folder), run, data=TextConfig(), training=config, resume=resume, observer=observer)
 
 
+def regularised_language_model(folder: Path, run: Path, resume=False, observer=None, **training):
+    overfits = training.pop("dropout", 0.2) == 0
+    probabilities = {"weight_dropout": 0.2, "recurrent_dropout": 0.1} if not overfits else {}
+    model = gw.LanguageModel(24, embedding_size=24, tied=True, **probabilities)
+    config = TrainingConfig(
+        **{**TINY, "sequence_length": 8, "sequence_variation": 0.25, "sample_length": 0, **training}
+    )
+    return model.fit(text_file(folder), run, data=TextConfig(), training=config, resume=resume, observer=observer)
+
+
 def labelled(examples: int) -> tuple[list[str], list[str]]:
     draw = random.Random(0)
     words = {"food": ["bread", "soup"], "music": ["song", "band"], "sky": ["rain", "sun"]}
@@ -170,6 +180,14 @@ def with_lengths(network: Any, x: Tensor, lengths: Tensor) -> Tensor:
 MODELS = {
     "language-model": Case(
         fit_language_model,
+        tokens,
+        lambda network, x, _: network(x)[0],
+        per_step=True,
+        learns=0.6,
+        reads_lengths=False,
+    ),
+    "language-model-regularised": Case(
+        regularised_language_model,
         tokens,
         lambda network, x, _: network(x)[0],
         per_step=True,

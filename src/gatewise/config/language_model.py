@@ -58,6 +58,19 @@ class LanguageModelConfig(Section):
     dropout: float = Field(
         default=0.0, ge=0, lt=1, description="Probability that an activation between layers is dropped in training."
     )
+    weight_dropout: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="Probability that a recurrent weight is dropped for a step of training (Merity 2017).",
+    )
+    recurrent_dropout: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="Probability that a unit of the state is hidden from the recurrent weights in training, one mask "
+        "for all steps of a window (Gal 2016).",
+    )
     tied: bool = Field(
         default=False, description="Share the embedding with the output; needs embedding_size = hidden_size."
     )
@@ -79,6 +92,13 @@ class TrainingConfig(BaseTrainingConfig):
 
     epochs: int = Field(default=10, ge=1, description="Passes over the training text.")
     sequence_length: int = Field(default=64, ge=1, description="Steps of truncated backpropagation through time.")
+    sequence_variation: float = Field(
+        default=0.0,
+        ge=0,
+        lt=0.5,
+        description="Part of sequence_length by which each window's end is moved at random, so that it is not always "
+        "the same steps that gradients do not pass; needs data.windows = consecutive.",
+    )
     sample_length: int = Field(
         default=200, ge=0, description="Tokens of the sample written at each validation; 0: none."
     )
@@ -100,4 +120,6 @@ class LanguageModelJob(Job):
     def _agree(self) -> "LanguageModelJob":
         if self.training.patience and not self.data.validation_fraction:
             raise ValueError("training.patience needs data.validation_fraction > 0: without validation it cannot stop")
+        if self.training.sequence_variation and self.data.windows != "consecutive":
+            raise ValueError("training.sequence_variation needs data.windows = consecutive: other windows do not go on")
         return self

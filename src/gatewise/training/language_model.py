@@ -65,6 +65,8 @@ class LanguageModel(Estimator[LanguageModelJob]):
         embedding_size: int = 64,
         num_layers: int = 1,
         dropout: float = 0.0,
+        weight_dropout: float = 0.0,
+        recurrent_dropout: float = 0.0,
         tied: bool = False,
         backend: Backend = "auto",
     ) -> None:
@@ -74,6 +76,8 @@ class LanguageModel(Estimator[LanguageModelJob]):
         self.embedding_size = embedding_size
         self.num_layers = num_layers
         self.dropout = dropout
+        self.weight_dropout = weight_dropout
+        self.recurrent_dropout = recurrent_dropout
         self.tied = tied
         self.backend: Backend = backend
 

@@ -102,8 +102,10 @@ def cut_windows(tokens: Tensor, job: LanguageModelJob) -> tuple[TrainingWindows,
     """
     training, validation = split(tokens, job.data.validation_fraction)
     sizes = job.training.batch_size, job.training.sequence_length
-    kinds = {"consecutive": ConsecutiveWindows, "random": RandomWindows}
-    windows = kinds[job.data.windows](training, *sizes, job.training.seed)
+    if job.data.windows == "random":
+        windows: TrainingWindows = RandomWindows(training, *sizes, job.training.seed)
+    else:
+        windows = ConsecutiveWindows(training, *sizes, job.training.seed, job.training.sequence_variation)
     if job.data.validation_fraction == 0:
         return windows, None
     if len(validation) < 2:
