@@ -431,7 +431,7 @@ def test_what_cannot_become_one(tmp_path):
     assert [file.name for file in (tmp_path / "c").iterdir()] == ["mine"]
 
 
-@pytest.mark.parametrize("asked", ["no-such-compiler -O2", None])
+@pytest.mark.parametrize("asked", ["no-such-compiler -O2", "'cc", None])
 def test_without_a_compiler_it_says_so(asked, tmp_path, monkeypatch):
     if asked is None:
         monkeypatch.delenv("CC", raising=False)

@@ -92,10 +92,8 @@ class _Builder:
             program.fields.append(Field("uint32_t unused", "C has no empty structs", 1))
         for function in list(self._used):
             self._used.update(NEEDS.get(function, ()))
-        if {"gru_after", "gru_before", "lstm", "rnn_tanh"} & self._used:
-            self._used.add("tanh")
         names = {*NEEDS, *ACTIVATIONS.values(), *(n for needs in NEEDS.values() for n in needs)}
-        names |= {"affine_of_token", "one_hot", "lookup", "pool_mean", "pool_max", "tanh"}
+        names |= {"affine_of_token", "one_hot", "lookup", "pool_mean", "pool_max"}
         program.uses = {name: name in self._used for name in names}
         program.arrays = constants.arrays
         program.most_columns = constants.most_columns
@@ -138,7 +136,7 @@ class _Builder:
         """Where a stage's output lies, and its size; `target` if one is given."""
         layer, name = stage.layer, self._name(stage.index)
         width = size if layer is None else width_of(layer)
-        lies_elsewhere = isinstance(layer, RecurrentLayer) or (self._is_table(layer))
+        lies_elsewhere = isinstance(layer, RecurrentLayer) or self._is_table(layer)
         if target is None and (stage.activations or not lies_elsewhere):
             target = f"y_{stage.index}"
             self._locals.append((target, width))

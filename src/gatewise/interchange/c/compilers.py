@@ -6,7 +6,7 @@ import shlex
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -87,13 +87,18 @@ def _works(compiler: Compiler, flags: tuple[str, ...], runs: bool) -> bool:
         source.write_text(_PROBE)
         if compiler.try_compile([source], program, flags).returncode != 0:
             return False
-        return not runs or finished([program]).returncode == 0
+        try:
+            return not runs or finished([program]).returncode == 0
+        except OSError:  # a folder that nothing may be run in
+            return False
 
 
 def find(command: list[str]) -> Compiler | None:
     """The compiler that a command calls; None if there is none."""
-    if not command or shutil.which(command[0]) is None:
+    path = shutil.which(command[0]) if command else None
+    if path is None:
         return None
+    command = [os.path.abspath(path), *command[1:]]  # for it runs in another folder
     try:
         said = finished([*command, "--version"])
     except OSError:
@@ -105,7 +110,10 @@ def find(command: list[str]) -> Compiler | None:
 def host_compiler() -> tuple[Compiler | None, str]:
     """The compiler for this machine, $CC or cc; if there is none that works, why."""
     asked = os.environ.get("CC")
-    command = shlex.split(asked) if asked else ["cc"]
+    try:
+        command = shlex.split(asked) if asked else ["cc"]
+    except ValueError:  # a quotation mark too few
+        command = []
     called = f"CC={asked}" if asked else "cc"
     compiler = find(command)
     if compiler is None:
@@ -138,14 +146,17 @@ def _stack(reports: list[Path]) -> int | None:
     """The most stack that a call can take, by GCC's report: of what may be called one from another, the sum."""
     if not reports:
         return None
-    usage = {}
+    usage: dict[str, int] = {}
     for line in reports[0].read_text().splitlines():
         where, size, _ = line.split("\t")
-        usage[where.rpartition(":")[2]] = int(size)
-    # API function -> advance or answer -> cell -> affine -> add_product -> quantise; sigmoid and the like are leaves.
-    inner = ("affine", "affine_of_token", "add_product", "set_bias", "quantise", "sigmoid", "largest")
-    entry = [size for name, size in usage.items() if re.search(r"_(init|step|run)$", name)]
-    middle = [size for name, size in usage.items() if name in ("advance", "answer")]
-    cells = [size for name, size in usage.items() if name not in (*inner, "advance", "answer") and size not in entry]
-    leaves = [size for name, size in usage.items() if name in inner]
-    return max(entry, default=0) + max(middle, default=0) + max(cells, default=0) + sum(leaves)
+        function = where.rpartition(":")[2].partition(".")[0]  # without what GCC appends to a clone's name
+        usage[function] = max(usage.get(function, 0), int(size))
+
+    def most(functions: Iterable[str]) -> int:
+        return max((usage[function] for function in functions), default=0)
+
+    # An entry calls advance or answer, that a cell or a map, that some of the inner ones, none of which calls itself.
+    entries = {name for name in usage if re.search(r"_(init|step|run)$", name)}
+    middle = {"advance", "answer"} & set(usage)
+    inner = {"affine", "affine_of_token", "add_product", "set_bias", "quantise", "sigmoid", "largest"} & set(usage)
+    return most(entries) + most(middle) + most(set(usage) - entries - middle - inner) + sum(usage[n] for n in inner)
