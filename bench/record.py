@@ -2,12 +2,15 @@
 
 import argparse
 import json
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
 from machine import RESULTS, conditions
+from turns import Sizes, Timing
 
 
 def options(description: str | None, *, threads: int = 2) -> argparse.ArgumentParser:
@@ -25,6 +28,33 @@ def table_of(title: str, *headers: str) -> Table:
     for header in headers:
         table.add_column(header, justify="right" if table.columns else "left")
     return table
+
+
+def table_of_steps(axes: str, results: Mapping[Sizes, Mapping[str, Timing]]) -> Table:
+    """Of one step of each contestant at each shape the median and spread, and how many times as long torch takes."""
+    contestants = next(iter(results.values()))
+    table = table_of("one step: us, spread in %, and torch's time over it", axes, *contestants)
+    for shape, timings in results.items():
+        cells = []
+        for timing in timings.values():
+            ratio = timing.ratio_to(timings["torch"])
+            times = "" if timing is timings["torch"] else f"  {ratio:.1f}x{' loses' if ratio < 1 else ''}"
+            cells.append(f"{timing.median_ms * 1e3:.1f} ±{timing.spread:.0%}{times}")
+        table.add_row(str(shape), *cells)
+    return table
+
+
+def stored_steps(results: Mapping[Sizes, Mapping[str, Timing]]) -> list[dict[str, Any]]:
+    """The same to be stored."""
+    return [
+        {
+            **asdict(shape),  # pyright: ignore[reportArgumentType]
+            "median_us": {name: timing.median_ms * 1e3 for name, timing in timings.items()},
+            "spread": {name: timing.spread for name, timing in timings.items()},
+            "ratio_to_torch": {name: timing.ratio_to(timings["torch"]) for name, timing in timings.items()},
+        }
+        for shape, timings in results.items()
+    ]
 
 
 def _markdown(table: Table) -> list[str]:

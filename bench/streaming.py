@@ -10,16 +10,15 @@ compared with the reference in float64 first; a contestant that is wrong is not 
 
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from itertools import cycle, islice
 from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.table import Table
 
-from record import options, store, table_of
+from record import options, store, stored_steps, table_of_steps
 from turns import Contestant, Sizes, Timing, in_turn, median_ms
 
 STEPS = 32  # that are compared, and that are timed together
@@ -127,31 +126,6 @@ def time_shape(shape: Shape, contestants: list[Contestant], rounds: int, seconds
     return in_turn({contestant.name: partial(contestant.ask, "time", seconds) for contestant in contestants}, rounds)
 
 
-def show(results: dict[Shape, dict[str, Timing]]) -> Table:
-    """Median and spread of each contestant, and how many times as long torch takes."""
-    table = table_of("one step: us, spread in %, and torch's time over it", "B, I, H, L", *CONTESTANTS)
-    for shape, timings in results.items():
-        cells = []
-        for timing in timings.values():
-            ratio = timing.ratio_to(timings["torch"])
-            times = "" if timing is timings["torch"] else f"  {ratio:.1f}x{' loses' if ratio < 1 else ''}"
-            cells.append(f"{timing.median_ms * 1e3:.1f} ±{timing.spread:.0%}{times}")
-        table.add_row(str(shape), *cells)
-    return table
-
-
-def stored(results: dict[Shape, dict[str, Timing]]) -> list[dict[str, Any]]:
-    return [
-        {
-            **asdict(shape),
-            "median_us": {name: timing.median_ms * 1e3 for name, timing in timings.items()},
-            "spread": {name: timing.spread for name, timing in timings.items()},
-            "ratio_to_torch": {name: timing.ratio_to(timings["torch"]) for name, timing in timings.items()},
-        }
-        for shape, timings in results.items()
-    ]
-
-
 def main() -> None:
     parser = options(__doc__)
     parser.add_argument("--rounds", type=int, default=11)
@@ -167,12 +141,12 @@ def main() -> None:
         results[shape] = time_shape(shape, contestants, chosen.rounds, chosen.seconds)
     for contestant in contestants:
         contestant.stop()
-    table = show(results)
+    table = table_of_steps("B, I, H, L", results)
     console.print(table)
     if not chosen.no_store:
         command = f"python bench/streaming.py --threads {chosen.threads}"
         page = ("One step of a stream, from Python", command, [table], [])
-        store(chosen.results / "streaming", chosen.threads, ["torch", "numpy"], stored(results), page=page)
+        store(chosen.results / "streaming", chosen.threads, ["torch", "numpy"], stored_steps(results), page=page)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from typing import Any
 import h5py
 import numpy as np
 import torch
+from byte_mutations import flipped, spliced, truncated, unzipped, zipped
 from numpy.random import Generator
 
 from gatewise.interchange.keras_files import CONFIG, WEIGHTS
@@ -80,19 +81,6 @@ def legacy(archive: bytes) -> bytes:
     return image.getvalue()
 
 
-def unzipped(archive: bytes) -> dict[str, bytes]:
-    with zipfile.ZipFile(io.BytesIO(archive)) as file:
-        return {entry.filename: file.read(entry) for entry in file.infolist()}
-
-
-def zipped(members: dict[str, bytes], compression: int = zipfile.ZIP_STORED) -> bytes:
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w", compression) as archive:
-        for name, data in members.items():
-            archive.writestr(zipfile.ZipInfo(name), data, compression)
-    return file.getvalue()
-
-
 def mutated(name: str, data: bytes, random: Generator) -> bytes:
     """A good file of that name with one to three mutations.
 
@@ -107,31 +95,6 @@ def mutated(name: str, data: bytes, random: Generator) -> bytes:
     for _ in range(count):
         data = ANY[int(random.integers(len(ANY)))](data, random) if data else data
     return data
-
-
-def flipped(data: bytes, random: Generator) -> bytes:
-    """With some bits changed, anywhere."""
-    changed = np.frombuffer(data, np.uint8).copy()
-    where = random.integers(len(changed), size=int(random.integers(1, 20)))
-    changed[where] ^= random.integers(1, 256, size=len(where), dtype=np.uint8)
-    return changed.tobytes()
-
-
-def truncated(data: bytes, random: Generator) -> bytes:
-    return data[: int(random.integers(len(data)))]
-
-
-def spliced(data: bytes, random: Generator) -> bytes:
-    """With a stretch that is copied to another place, over what is there or between it, or cut out, or zeroed."""
-    size = int(random.integers(1, max(2, min(len(data), 600))))
-    source, target = (int(random.integers(len(data))) for _ in range(2))
-    piece = data[source : source + size]
-    return [
-        data[:target] + piece + data[target:],
-        data[:target] + piece + data[target + len(piece) :],
-        data[:target] + data[target + size :],
-        data[:target] + bytes(len(piece)) + data[target + len(piece) :],
-    ][int(random.integers(4))]
 
 
 def with_a_field_changed(data: bytes, random: Generator) -> bytes:

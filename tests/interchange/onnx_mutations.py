@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
+from byte_mutations import flipped, spliced, truncated
 from google.protobuf.message import DecodeError
 from numpy.random import Generator
 from onnx import TensorProto, helper, numpy_helper
@@ -88,26 +89,6 @@ def mutated(name: str, data: bytes, random: Generator) -> bytes:
     for _ in range(int(random.integers(0, 2)) * int(random.integers(1, 3)) if structured else 1):
         data = BYTES[int(random.integers(len(BYTES)))](data, random) if data else data
     return data
-
-
-def flipped(data: bytes, random: Generator) -> bytes:
-    """With some bytes changed, anywhere."""
-    changed = np.frombuffer(data, np.uint8).copy()
-    where = random.integers(len(changed), size=int(random.integers(1, 20)))
-    changed[where] ^= random.integers(1, 256, size=len(where), dtype=np.uint8)
-    return changed.tobytes()
-
-
-def truncated(data: bytes, random: Generator) -> bytes:
-    return data[: int(random.integers(len(data)))]
-
-
-def spliced(data: bytes, random: Generator) -> bytes:
-    """With a stretch that is copied to another place, over what is there or between it, or cut out."""
-    size = int(random.integers(1, max(2, min(len(data), 600))))
-    source, target = (int(random.integers(len(data))) for _ in range(2))
-    piece = data[source : source + size]
-    return [data[:target] + piece + data[target + over :] for over in (0, len(piece))][int(random.integers(2))]
 
 
 def announced(data: bytes, random: Generator) -> bytes:

@@ -19,8 +19,9 @@ from gatewise.interchange.keras_files import CONFIG, WEIGHTS
 
 h5py = pytest.importorskip("h5py", reason="Keras files are HDF5, of the extra `keras`")
 
+from byte_mutations import unzipped, zipped  # noqa: E402
 from hdf5_forks import Forks  # noqa: E402
-from keras_mutations import mutated, originals, unzipped, zipped  # noqa: E402
+from keras_mutations import mutated, originals  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -270,7 +271,7 @@ def test_the_process_that_reads_hdf5_is_limited(program, message, good, tmp_path
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the process is forked, to be quick")
 @pytest.mark.filterwarnings("ignore:Duplicate name:UserWarning")
 def test_mutated_files(good, tmp_path, monkeypatch):
-    """bench/fuzz_keras.py does it with more."""
+    """bench/fuzz_readers.py does it with more, and says what is allowed."""
     ends = set()
     with Forks(tmp_path) as forks:
         monkeypatch.setattr(hdf5, "run_program", forks.run)

@@ -320,7 +320,16 @@ def test_numbers_in_every_form(tmp_path):
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems limit other things")
 def test_mutated_files():
     """bench/fuzz_readers.py does it with more, and says what is allowed."""
-    command = [sys.executable, ROOT / "bench" / "fuzz_readers.py", "onnx", "--count", "300", "--seed", "20000"]
+    command = [
+        sys.executable,
+        ROOT / "bench" / "fuzz_readers.py",
+        "--reader",
+        "onnx",
+        "--count",
+        "300",
+        "--seed",
+        "20000",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     lines = done.stdout.splitlines()

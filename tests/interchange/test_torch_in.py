@@ -5,6 +5,7 @@ import re
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
@@ -270,3 +271,23 @@ def test_read_state_dict_names_the_file(tmp_path):
         InputError, match=r"a.safetensors: cannot be read as a state dict: .*; save one with torch.save"
     ):
         read_state_dict(tmp_path / "a.safetensors")
+
+
+def test_mutated_files(tmp_path):
+    """bench/fuzz_readers.py does it with more, and says what is allowed."""
+    from torch_mutations import mutated, originals
+
+    good, ends = originals(), set()
+    for seed in range(150):
+        name = list(good)[seed % len(good)]
+        path = tmp_path / name
+        path.write_bytes(mutated(name, good[name], np.random.default_rng(seed)))
+        try:
+            network(path)
+            ends.add("read")
+        except InputError as error:
+            place, _, message = str(error).partition(": ")
+            ends.add(message.partition(" ")[0])
+            if place != str(path) or "\n" in message:
+                pytest.fail(f"seed {seed}: not one line that begins with the file: {error}")
+    assert ends >= {"read", "cannot", "compressed,"}

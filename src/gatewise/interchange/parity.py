@@ -83,24 +83,35 @@ def golden_cases(
     shapes: Sequence[tuple[int, int]] = ((1, 1), (13, 7)),
     lengths: bool = False,
     states: bool = True,
+    x: np.ndarray | None = None,
     seed: int = 0,
 ) -> list[Case]:
     """A case for each (T, B), with random inputs; where lengths are taken, half of the rows are shorter than T.
 
     states: whether first states are given, random ones; otherwise they are zeros and last states are left out. Names
     say what is special: T13-B7, T13-B7-lengths, T13-B7-lengths-zeros.
+    x: what inputs are cut from, and repeated where it is too short, instead of random ones.
     """
     random = np.random.default_rng(seed)
     reference = network.reference()
-    return [_golden(reference, steps, batch, lengths, states, random) for steps, batch in shapes]
+    return [_golden(reference, steps, batch, lengths, states, x, random) for steps, batch in shapes]
 
 
 @torch.no_grad()
 def _golden(
-    network: SequentialNetwork, steps: int, batch: int, lengths: bool, states: bool, random: np.random.Generator
+    network: SequentialNetwork,
+    steps: int,
+    batch: int,
+    lengths: bool,
+    states: bool,
+    x: np.ndarray | None,
+    random: np.random.Generator,
 ) -> Case:
     inputs: Arrays = {}
-    if network.reads_tokens:
+    if x is not None:
+        cut = x[np.arange(steps) % x.shape[0]][:, np.arange(batch) % x.shape[1]]
+        inputs["x"] = cut.astype(np.int64 if network.reads_tokens else np.float32)
+    elif network.reads_tokens:
         inputs["x"] = random.integers(network.input_size, size=(steps, batch))
     else:
         inputs["x"] = random.standard_normal((steps, batch, network.input_size)).astype(np.float32)
@@ -178,15 +189,15 @@ def check(parity: Parity) -> None:
         )
 
 
-def write_proof(folder: Path, parity: Parity, cases: Sequence[Case]) -> None:
-    """Write golden.npz, parity.json and parity.md into an artifact's folder."""
+def write_proof(folder: Path, parity: Parity, cases: Sequence[Case], *, notes: str = "") -> None:
+    """Write golden.npz, parity.json and parity.md, which the notes end, into an artifact's folder."""
     arrays = {f"{case.name}/{name}": array for case in cases for name, array in (case.inputs | case.outputs).items()}
     with open(folder / "golden.npz", "wb") as file:
         np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
     content = parity.to_json()
     content["errors"] = {name: e if np.isfinite(e) else "infinite" for name, e in parity.errors.items()}
     atomic_write(folder / "parity.json", json.dumps(content, indent=2).encode())
-    atomic_write(folder / "parity.md", _in_words(parity).encode())
+    atomic_write(folder / "parity.md", (_in_words(parity) + notes).encode())
 
 
 def _in_words(parity: Parity) -> str:
