@@ -67,8 +67,8 @@ def fit_language_model(folder: Path, run: Path, resume=False, observer=None, **t
 
 def regularised_language_model(folder: Path, run: Path, resume=False, observer=None, **training):
     overfits = training.pop("dropout", 0.2) == 0
-    probabilities = {"weight_dropout": 0.2, "recurrent_dropout": 0.1} if not overfits else {}
-    model = gw.LanguageModel(24, embedding_size=24, tied=True, **probabilities)
+    dropped = 0.0 if overfits else 0.2
+    model = gw.LanguageModel(24, embedding_size=24, tied=True, weight_dropout=dropped, recurrent_dropout=dropped)
     config = TrainingConfig(
         **{**TINY, "sequence_length": 8, "sequence_variation": 0.25, "sample_length": 0, **training}
     )

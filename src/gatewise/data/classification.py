@@ -1,13 +1,33 @@
-"""What a classifier is given in memory: lists and arrays as examples with a label or labels."""
+"""What a classifier reads: a source, or lists and arrays in memory, as examples with a label or labels."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from gatewise.config import ClassifierData
 from gatewise.data.array_targets import targets_of
 from gatewise.data.arrays import examples_of
 from gatewise.data.examples import Examples
+from gatewise.data.sources import read_to_classify
 from gatewise.errors import DataError
+
+
+def read_classified(source: str | Path, config: ClassifierData, *, with_labels: bool = True) -> Examples:
+    """The examples of a source as `sources.read_to_classify` reads it, with the columns of the configuration.
+
+    with_labels: False for examples to predict. Raises DataError.
+    """
+    return read_to_classify(
+        source,
+        text_column=config.text_column,
+        label_column=config.label_column if with_labels else None,
+        label_separator=config.label_separator,
+        group_column=config.group_column if with_labels else None,
+        time_column=config.time_column if with_labels else None,
+        missing=config.missing,
+        with_labels=with_labels,
+    )
 
 
 def classified(inputs: Any, labels: Any = None, name: str = "X") -> Examples:

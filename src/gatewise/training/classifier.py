@@ -17,11 +17,10 @@ from gatewise.config import (
     ClassifierTraining,
     Reset,
 )
-from gatewise.data.classification import classified
+from gatewise.data.classification import classified, read_classified
 from gatewise.data.examples import Examples
 from gatewise.data.ragged import Ragged
 from gatewise.data.scaling import Scaler
-from gatewise.data.sources import read_to_classify
 from gatewise.data.text_tokens import TextTokens
 from gatewise.data.vocabulary import LabelSet
 from gatewise.errors import DataError
@@ -136,16 +135,7 @@ class Classifier(ExampleEstimator[ClassifierJob]):
         return rows
 
     def _read(self, source: str | Path, data: ClassifierData, with_targets: bool) -> Examples:
-        return read_to_classify(
-            source,
-            text_column=data.text_column,
-            label_column=data.label_column if with_targets else None,
-            label_separator=data.label_separator,
-            group_column=data.group_column if with_targets else None,
-            time_column=data.time_column if with_targets else None,
-            missing=data.missing,
-            with_labels=with_targets,
-        )
+        return read_classified(source, data, with_labels=with_targets)
 
     def _in_memory(self, inputs: Any, targets: Any, name: str) -> Examples:
         return classified(inputs, targets, name)
