@@ -332,3 +332,15 @@ def test_the_backends_agree(case, fitted):
         with torch.no_grad():
             outputs.append(case.run(fitted.network, x, lengths))
     torch.testing.assert_close(*outputs, rtol=1e-4, atol=1e-5)
+
+
+def test_its_export_is_proven(case, fitted, tmp_path):
+    """What is written computes what the model does, on rows of different lengths, or nothing is written."""
+    if not case.sequential:
+        with pytest.raises(InputError, match="cannot be carried to other libraries"):
+            gw.export(tmp_path / "run", "torch", tmp_path / "exported")
+        assert not (tmp_path / "exported").exists()
+        return
+    parity = gw.export(tmp_path / "run", "torch", tmp_path / "exported")
+    assert parity.verdict == "passed"
+    assert (tmp_path / "exported" / "parity.json").exists()

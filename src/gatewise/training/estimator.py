@@ -48,6 +48,7 @@ class Estimator(ABC, Generic[J]):
     """
 
     job_type: ClassVar[type[Job]]
+    _source: ClassVar[str] = "data"  # what `fit` expects first, in words
 
     network: nn.Module
     config: J
@@ -120,8 +121,6 @@ class Estimator(ABC, Generic[J]):
                 prepared = self._start(source, folder, job, device, overwrite or resume, observer)
             self._train(folder, prepared, observer)
             self._conclude(folder, observer)
-
-    _source: ClassVar[str] = "data"  # what `fit` expects first, in words
 
     def _train(self, folder: RunFolder, prepared: Prepared[J], observer: Observer) -> None:
         """Train to the end, or to whatever ends it before, and take the best weights."""

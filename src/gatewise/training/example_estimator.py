@@ -49,6 +49,7 @@ class ExampleEstimator(Estimator[J]):
 
     evaluations: dict[str, Any]  # after `fit`, of each part that was kept for it: "validation", "test"; or "train"
     choices: list[str]  # after `fit`: what was decided by the data, with reasons
+    _kept: dict[str, Part]  # while it is trained
 
     def fit(
         self,
@@ -282,8 +283,6 @@ class ExampleEstimator(Estimator[J]):
         self.result = replace(self.result, evaluation=self.evaluations[last], split=last)
         document = {name: asdict(evaluation) for name, evaluation in self.evaluations.items()}
         atomic_write(folder.evaluation, json.dumps(document, indent=1).encode())
-
-    _kept: dict[str, Part]  # while it is trained
 
 
 def _parts_of(split: Split) -> dict[str, Examples]:
