@@ -64,8 +64,7 @@ def test_lines_of_text_have_no_labels(tmp_path):
     with pytest.raises(DataError) as error:
         read(path)
     assert str(error.value) == (
-        f"{path}: holds no labels that could be read; expected .csv, .tsv, .jsonl, .parquet, .ts, .npz, "
-        "or a folder of .txt files for each label"
+        f"{path}: expected a table, .ts, .npz or .npy file, a folder of .txt by label, or texts with a file of labels"
     )
     with pytest.raises(DataError, match="no such file"):
         read(tmp_path / "other.txt")

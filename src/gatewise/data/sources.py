@@ -73,7 +73,14 @@ def read_to_classify(
     suffix = suffix_of(source)
     if Path(source).is_dir():
         texts, labels = find_one(Path(source), INPUT_LINES), find_one(Path(source), LABEL_LINES)
-        return read_texts_and_labels(texts, labels) if texts and labels else read_labelled_folder(source)
+        if texts is None:
+            examples = read_labelled_folder(source)
+            return examples if with_labels else examples.without_targets()
+        if not with_labels:
+            return read_texts(texts)
+        if labels is None:
+            raise DataError(f"{source}: has {texts.name} but no label beside it; expected a file with a label a line")
+        return read_texts_and_labels(texts, labels)
     if suffix == ".ts":
         return read_series_archive(source, missing=missing, with_labels=with_labels)
     if suffix in ARRAYS:
