@@ -25,7 +25,6 @@ from gatewise.interchange.parity import Arrays, Case, Parity, check, compare, go
 from gatewise.layers.recurrent import RecurrentLayer
 from gatewise.models.embeddings import OneHot
 from gatewise.models.sequential import ACTIVATIONS, Pooling, SequentialNetwork
-from gatewise.run_folder import RunFolder
 
 if TYPE_CHECKING:
     import onnx
@@ -50,13 +49,13 @@ def export_onnx(
 ) -> Parity:
     """Write a network to a new folder as model.onnx, and beside it how near ONNX Runtime comes to the reference.
 
-        parity = export_onnx(model.network.as_sequential(), "shipped", metadata=run_metadata("runs/book"))
+        parity = export_onnx(model.network.as_sequential(), "shipped")
         session = onnxruntime.InferenceSession("shipped/model.onnx")
         y, state = session.run(["y", "new_state_0_h"], {"x": tokens})  # tokens (T, B) int64
         y, state = session.run(["y", "new_state_0_h"], {"x": more_tokens, "state_0_h": state})
 
-    metadata: texts that are put into the file, such as `run_metadata` gives; the version of gatewise and the layers
-    are there in any case. overwrite, defaults: see `new_folder` and `to_onnx`.
+    metadata: texts that are put into the file, such as `formats.run_metadata` gives; the version of gatewise and the
+    layers are there in any case. overwrite, defaults: see `new_folder` and `to_onnx`.
 
     The folder holds model.onnx, golden.npz, parity.json and parity.md; after an error nothing of it is left. Without
     onnxruntime the verdict is "not run". Raises ExportError if the file does not give what the network gives, or would
@@ -78,20 +77,6 @@ def export_onnx(
         check(parity)
         write_proof(target, parity, _small(cases))
     return parity
-
-
-def run_metadata(run: str | Path) -> dict[str, str]:
-    """What a file should tell of the run that it was exported from: task, config (TOML), tokenizer (JSON).
-
-        export_onnx(network, "shipped", metadata=run_metadata("runs/book"))
-
-    The tokenizer is there if the run has one. Raises RunError.
-    """
-    folder = RunFolder(run)
-    metadata = {"task": folder.check_existing(), "config": folder.config.read_text(encoding="utf-8")}
-    if folder.tokenizer.exists():
-        metadata["tokenizer"] = folder.tokenizer.read_text(encoding="utf-8")
-    return metadata
 
 
 def to_onnx(

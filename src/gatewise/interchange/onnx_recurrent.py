@@ -1,7 +1,6 @@
 """ONNX's operators GRU, LSTM and RNN, and the layers of ours that compute the same: weights and attributes, both ways.
 
-ONNX keeps W (D, G*H, I), R (D, G*H, H) and B (D, 2*G*H), the input's biases before the recurrent ones, with the gates
-in an order of its own. What the gates mean is what ours mean: H_t = (1 - z) * h_t + z * H_(t-1).
+Orders of gates and axes are those of the table of conventions; both directions stand in one array of ONNX's.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -13,6 +12,8 @@ import torch
 from torch import Tensor
 
 from gatewise.errors import InputError
+from gatewise.interchange import conventions
+from gatewise.interchange.layouts import Arrays, from_torch, to_torch
 from gatewise.interchange.onnx_file import OnnxFile
 from gatewise.layers.backwards import Backwards
 from gatewise.layers.gru import GRU
@@ -23,13 +24,10 @@ from gatewise.layers.rnn import RNN
 if TYPE_CHECKING:
     import onnx
 
-# Where each block of our rows (GRU: r, z, n; LSTM: i, f, g, o; RNN: one) lies among ONNX's (z, r, h; i, o, f, c; one).
-BLOCKS = {"GRU": (1, 0, 2), "LSTM": (0, 2, 3, 1), "RNN": (0,)}
+OPERATORS = ("GRU", "LSTM", "RNN")
 INPUTS = ("X", "W", "R", "B", "sequence_lens", "initial_h", "initial_c", "P")
 ACTIVATIONS = {"GRU": ("Sigmoid", "Tanh"), "LSTM": ("Sigmoid", "Tanh", "Tanh"), "RNN": ("Tanh",)}
 DIRECTIONS = ("forward", "reverse", "bidirectional")
-
-Arrays = dict[str, np.ndarray]
 
 
 def operator(layer: RecurrentLayer) -> str:
@@ -51,22 +49,13 @@ def node_attributes(layer: RecurrentLayer) -> dict[str, Any]:
 
 def node_weights(layer: RecurrentLayer, index: int) -> Arrays:
     """W, R and, if there are biases, B, float32, of the node that computes the layer at `index` of the stack."""
-    directions = [f"l{index}", f"l{index}_reverse"][: 2 if layer.bidirectional else 1]
-    order = BLOCKS[operator(layer)]
-
-    def rows(name: str, suffix: str) -> np.ndarray:
-        values = getattr(layer, f"{name}_{suffix}").detach().float().cpu().numpy()
-        ours = np.split(values, len(order))
-        return np.concatenate([ours[order.index(block)] for block in range(len(order))])
-
-    weights = {
-        "W": np.stack([rows("weight_ih", suffix) for suffix in directions]),
-        "R": np.stack([rows("weight_hh", suffix) for suffix in directions]),
-    }
-    if layer.bias:
-        biases = [(rows("bias_ih", suffix), rows("bias_hh", suffix)) for suffix in directions]
-        weights["B"] = np.stack([np.concatenate(both) for both in biases])
-    return weights
+    names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")[: 4 if layer.bias else 2]
+    convention = conventions.find("onnx", operator(layer).lower())
+    directions = []
+    for suffix in (f"l{index}", f"l{index}_reverse")[: 2 if layer.bidirectional else 1]:
+        values = {name: getattr(layer, f"{name}_{suffix}").detach().float().cpu().numpy() for name in names}
+        directions.append(from_torch(values, convention))
+    return {name: np.concatenate([arrays[name] for arrays in directions]) for name in directions[0]}
 
 
 @dataclass(frozen=True)
@@ -115,7 +104,7 @@ def as_tensor(array: np.ndarray) -> Tensor:
 
 def is_recurrent(node: "onnx.NodeProto") -> bool:
     """Whether a node is one of ONNX's recurrent operators."""
-    return node.op_type in BLOCKS and node.domain in ("", "ai.onnx")
+    return node.op_type in OPERATORS and node.domain in ("", "ai.onnx")
 
 
 def constant_weights(
@@ -151,7 +140,8 @@ def read_node(operator: str, attributes: Mapping[str, Any], weights: Mapping[str
     elif operator == "GRU":
         options["reset"] = "after" if attributes.get("linear_before_reset", 0) else "before"
     w, r, b = weights["W"], weights["R"], weights.get("B")
-    gates = len(BLOCKS[operator])
+    convention = conventions.find("onnx", operator.lower())
+    gates = len(conventions.GATES[convention.cell])
     if r.ndim != 3 or w.ndim != 3:
         raise InputError(f"{where}: expected W and R of three axes, got {w.ndim} and {r.ndim}")
     hidden_size, input_size = r.shape[2], w.shape[2]
@@ -178,22 +168,15 @@ def read_node(operator: str, attributes: Mapping[str, Any], weights: Mapping[str
         "bidirectional": directions == 2,
         **options,
     }
-    return Recurrent(operator.lower(), sizes, direction == "reverse", _tensors(operator, w, r, b))
+    return Recurrent(operator.lower(), sizes, direction == "reverse", _tensors(convention, weights))
 
 
-def _tensors(operator: str, w: np.ndarray, r: np.ndarray, b: np.ndarray | None) -> Arrays:
-    order = BLOCKS[operator]
-
-    def rows(values: np.ndarray) -> np.ndarray:
-        blocks = np.split(values, len(order))
-        return np.concatenate([blocks[block] for block in order])
-
+def _tensors(convention: conventions.Convention, weights: Mapping[str, np.ndarray]) -> Arrays:
+    """The parameters of each direction, with the names of ours."""
     tensors: Arrays = {}
-    for d, suffix in enumerate(("l0", "l0_reverse")[: len(w)]):
-        tensors |= {f"weight_ih_{suffix}": rows(w[d]), f"weight_hh_{suffix}": rows(r[d])}
-        if b is not None:
-            of_input, recurrent = np.split(b[d], 2)
-            tensors |= {f"bias_ih_{suffix}": rows(of_input), f"bias_hh_{suffix}": rows(recurrent)}
+    for d, suffix in enumerate(("l0", "l0_reverse")[: len(weights["W"])]):
+        ours = to_torch({name: array[d : d + 1] for name, array in weights.items()}, convention)
+        tensors |= {f"{name}_{suffix}": array for name, array in ours.items()}
     return tensors
 
 
