@@ -5,7 +5,7 @@ Importing this module fails with ImportError where the package was installed wit
 
 import math
 import os
-from dataclasses import replace
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -183,34 +183,37 @@ def forward(
         most_threads(),
     )
     if regularisation is not None:
-        regularisation = _contiguous(regularisation)
-        _native.extended_forward(_extension(regularisation, backwards, packed), *arguments)
+        extension, _held = _extension(regularisation, backwards, packed)
+        _native.extended_forward(extension, *arguments)
     else:
         (_native.forward_bfloat16 if narrow else _native.forward)(*arguments)
     return y, hn, cn, saved
 
 
-def _contiguous(regularisation: Regularisation) -> Regularisation:
-    """The same, with masks of contiguous rows and contiguous gains."""
-    gains = {name: gain if gain is None else gain.contiguous() for name, gain in regularisation.gains().items()}
-    masked = regularisation.with_masks(rows_contiguous)
-    dropout = regularisation.dropout
-    return replace(masked, dropout=None if dropout is None else rows_contiguous(dropout), **gains)
-
-
 def _extension(regularisation: Regularisation, backwards: bool, packed: bool, gradients=(None,) * 4):
-    """A regularisation as the kernels take it, with memory for the gradients of its gains."""
+    """A regularisation as the kernels take it, with memory for the gradients of its gains; and what it points at."""
+    held = []
+
+    def hold(tensor: Tensor | None, contiguous: Callable[[Tensor], Tensor]) -> Tensor | None:
+        if tensor is not None:
+            tensor = contiguous(tensor)
+            held.append(tensor)
+        return tensor
 
     def kept(k: Tensor | float | None) -> tuple[int | float, ...]:
         if isinstance(k, Tensor):
+            k = rows_contiguous(k)
+            held.append(k)
             return *_sequence(k, backwards, packed), 0.0
         return *_NO_SEQUENCE, float(k or 0)
 
-    return _native.extension(
-        *_state(regularisation.dropout),
+    extension = _native.extension(
+        *_state(hold(regularisation.dropout, rows_contiguous)),
         *(*kept(regularisation.zoneout_h), *kept(regularisation.zoneout_c)),
-        *(_address(gain) for gain in (*regularisation.gains().values(), *gradients)),
+        *(_address(hold(gain, Tensor.contiguous)) for gain in regularisation.gains().values()),
+        *(_address(gradient) for gradient in gradients),
     )
+    return extension, held
 
 
 def saved_width(cell: str, hidden_size: int, regularisation: Regularisation | None) -> int:
@@ -298,8 +301,8 @@ def backward(
         most_threads(),
     )
     if regularisation is not None:
-        regularisation = _contiguous(regularisation)
-        _native.extended_backward(_extension(regularisation, backwards, packed, dgains), *arguments)
+        extension, _held = _extension(regularisation, backwards, packed, dgains or (None,) * 4)
+        _native.extended_backward(extension, *arguments)
     else:
         (_native.backward_bfloat16 if narrow else _native.backward)(*arguments)
     return gradients

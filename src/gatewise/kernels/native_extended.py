@@ -86,16 +86,16 @@ def _run_forward(*arguments):
     """y, hn, cn and what the backward sweep needs; None for the last two where there is nothing."""
     *tensors, kept_h, kept_c, cell, reverse, packed, save, every = arguments
     regularisation = _joined(tensors[7:_DERIVABLE], tensors[_MASKS], (kept_h, kept_c))
-    given: list[Any] = [*tensors[:7], *tensors[_LENGTHS:], cell, reverse, packed, save, every]
-    return native_calls.forward(*given, regularisation)
+    given = [*tensors[:7], *tensors[_LENGTHS:], cell, reverse, packed, save, every]
+    return native_calls.forward(*given, regularisation=regularisation)
 
 
 def _run_backward(*arguments):
     """The gradients of what is derivable; None for one that is not wanted."""
     *tensors, kept_h, kept_c, cell, reverse, packed, every, wanted = arguments
     regularisation = _joined(tensors[7:_DERIVABLE], tensors[_MASKS], (kept_h, kept_c))
-    given: list[Any] = [*tensors[:7], *tensors[_LENGTHS:], cell, reverse, packed, every, wanted]
-    return native_calls.backward(*given, regularisation)
+    given = [*tensors[:7], *tensors[_LENGTHS:], cell, reverse, packed, every, wanted]
+    return native_calls.backward(*given, regularisation=regularisation)
 
 
 def _forward_operator(*arguments):

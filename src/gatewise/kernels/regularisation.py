@@ -48,7 +48,12 @@ class Regularisation:
 
     def gains(self) -> dict[str, Tensor | None]:
         """Gains and shift by name: what of it has gradients."""
-        return {name: getattr(self, name) for name in ("norm_ih", "norm_hh", "norm_c", "norm_c_bias")}
+        return {
+            "norm_ih": self.norm_ih,
+            "norm_hh": self.norm_hh,
+            "norm_c": self.norm_c,
+            "norm_c_bias": self.norm_c_bias,
+        }
 
     def widened(self) -> "Regularisation":
         """The same in float32."""
