@@ -154,17 +154,7 @@ def _gradients(ctx: Any, *grads: Any) -> Any:
     return *(gradient if want else None for gradient, want in zip(gradients, wanted, strict=True)), *underived
 
 
-class _Extended(torch.autograd.Function):
-    """The operator gatewise::extended as autograd sees it, called without the dispatcher."""
-
-    @staticmethod
-    def forward(ctx, *inputs):
-        output = _run_forward(*inputs)
-        _save_for_backward(ctx, inputs, output)
-        return output
-
-    backward = staticmethod(_gradients)
-
+_Extended = native_recurrent.direct(_run_forward, _save_for_backward, _gradients)
 
 _GRADS = slice(18, 21)  # dy, dhn, dcn of the backward operator
 

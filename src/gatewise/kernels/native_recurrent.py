@@ -176,17 +176,23 @@ def _gradients(ctx: Any, *grads: Any) -> Any:
     return *(gradient if want else None for gradient, want in zip(gradients, wanted, strict=True)), *_UNDERIVED
 
 
-class _Recurrent(torch.autograd.Function):
-    """The operator gatewise::recurrent as autograd sees it, called without the dispatcher."""
+def direct(run, save_for_backward, gradients) -> type[torch.autograd.Function]:
+    """An operator as autograd sees it, called without the dispatcher."""
 
-    @staticmethod
-    def forward(ctx, *inputs):
-        # With a setup_context of its own, apply() takes 28 us more.
-        output = forward(*inputs)
-        _save_for_backward(ctx, inputs, output)
-        return output
+    class Direct(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, *inputs):
+            # With a setup_context of its own, apply() takes 28 us more.
+            output = run(*inputs)
+            save_for_backward(ctx, inputs, output)
+            return output
 
-    backward = staticmethod(_gradients)
+        backward = staticmethod(gradients)
+
+    return Direct
+
+
+_Recurrent = direct(forward, _save_for_backward, _gradients)
 
 
 # Of each cell the slots that it saves, by name; hn = W_hn h + b_hn is nobody's business.

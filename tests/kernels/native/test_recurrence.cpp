@@ -102,8 +102,8 @@ struct RandomRegularisation {
           norm_c(gains(1, s), norm_ih.present() && cell == Cell::lstm),
           norm_c_bias(gains(1, s), norm_c.present() && !random.one_in(4)), zoneout_h(rows * s.H), zoneout_c(rows * s.H) {
         dropout.set([&] { return random.one_in(3) ? 0.0f : 1.5f; });
-        for (Array<float>* gain : {&norm_ih, &norm_hh, &norm_c, &norm_c_bias})
-            gain->set([&] { return 1 + random.uniform() / 2; });
+        for (Array<float>* gain : {&norm_ih, &norm_c, &norm_c_bias}) gain->set([&] { return 1 + random.uniform() / 2; });
+        norm_hh.set([&] { return 0.3f + random.uniform() / 5; });  // with larger ones, long sequences are chaotic
         const Index step = s.rows && s.rows->packed ? s.H : s.B * s.H;
         const auto zoneout = [&](Guarded<bool>& mask, Sequence<const bool>& masks, double& part) {
             for (Index i = 0; i < mask.size(); ++i) mask.data()[i] = random.one_in(3);

@@ -66,8 +66,8 @@ constexpr int first_input_gradient(const Shape& s) {
     return is_extended<Cell> && s.normalised ? Cell::gates : Cell::first_gate;
 }
 
-// The sum of what the function gives for the vectors at 0, lanes, ... below `end`, a multiple of lanes. Four sums, for an
-// addition waits for the one before.
+// The sum of what the function gives for the vectors at 0, lanes, ... below `end`, a multiple of lanes. Four sums, for
+// an addition waits for the one before.
 template <typename Function>
 GATEWISE_INLINE inline Vec sum_of(Index end, const Function& function) {
     Vec sums[4] = {};
@@ -98,6 +98,14 @@ inline Moments moments_of(const float* numbers, int slots, Index slot, Index cou
                        first(square(at + whole), count - whole);
     }
     return {mean, 1.0f / std::sqrt(total(squares) / size + epsilon)};
+}
+
+// body(unit, used): a vector of units at a time.
+template <typename Body>
+GATEWISE_INLINE inline void for_units(Index units, const Body& body) {
+    const Index whole = units / lanes * lanes;
+    for (Index unit = 0; unit < whole; unit += lanes) body(unit, lanes);
+    if (whole < units) body(whole, units - whole);
 }
 
 // k of one row in one step.

@@ -153,14 +153,6 @@ class BackwardExtension<Extended<Cell>, Arithmetic> {
         return {const_cast<float*>(normalised_products(row) + gates * slot_)};  // only read
     }
 
-    // body(unit, used): all hidden units.
-    template <typename Body>
-    void for_panels(const Body& body) const {
-        const Index whole = s_.H / lanes * lanes;
-        for (Index unit = 0; unit < whole; unit += lanes) body(unit, lanes);
-        if (whole < s_.H) body(whole, s_.H - whole);
-    }
-
     Kept kept(const Sequence<const bool>& masks, double part, const BackwardRow& row) const {
         return {s_, masks, part, row.t, row.b};
     }
@@ -168,7 +160,7 @@ class BackwardExtension<Extended<Cell>, Arithmetic> {
     void mask_state(const BackwardRow& row) const {
         const float* m = mask(row.b);
         if (!m) return;
-        for_panels([&](Index unit, Index used) GATEWISE_INLINE {
+        for_units(s_.H, [&](Index unit, Index used) GATEWISE_INLINE {
             store(row.masked + unit, load_first(m + unit, used) * load_first(row.h + unit, used));
         });
     }
@@ -286,7 +278,7 @@ class BackwardExtension<Extended<Cell>, Arithmetic> {
     void back_units(const BackwardRow& row) const {
         const Kept k = kept(r_.zoneout_h, r_.kept_h, row);
         Gradients<Normalised> gradients(*this, row);
-        for_panels([&](Index unit, Index used) GATEWISE_INLINE {
+        for_units(s_.H, [&](Index unit, Index used) GATEWISE_INLINE {
             BackwardUnits units = units_at(row, unit, used);
             const Vec before = k.before(units.dh, unit, used);
             units.dh = k.after(units.dh, unit, used);
@@ -304,7 +296,7 @@ class BackwardExtension<Extended<Cell>, Arithmetic> {
     void finish_units(const BackwardRow& row) const {
         const float* m = mask(row.b);
         Gradients<Normalised> gradients(*this, row);
-        for_panels([&](Index unit, Index used) GATEWISE_INLINE {
+        for_units(s_.H, [&](Index unit, Index used) GATEWISE_INLINE {
             const auto set = [&](int slot, Vec v) GATEWISE_INLINE { gradients.take(slot, unit, v); };
             const Vec seen = m ? load(row.masked + unit) : load_first(row.h + unit, used);
             const Vec sum = Cell::finish_back(row.saved + unit, seen, load(row.product + unit), set);
@@ -346,7 +338,7 @@ class BackwardExtension<Extended<Cell>, Arithmetic> {
             const Vec dc = load(units.dc), before = k_c.before(dc, unit, used);
             store(units.dc, before + Cell::back_from_cell(units, k_c.after(dc, unit, used) + dv, set));
         };
-        for_panels([&](Index unit, Index used) GATEWISE_INLINE {
+        for_units(s_.H, [&](Index unit, Index used) GATEWISE_INLINE {
             const auto set = [&](int slot, Vec v) GATEWISE_INLINE { gradients.take(slot, unit, v); };
             BackwardUnits units = units_at(row, unit, used);
             const Vec dv = back_to_cell(units, unit, used, set);
@@ -356,7 +348,7 @@ class BackwardExtension<Extended<Cell>, Arithmetic> {
         if constexpr (Normalised) {
             const float count = static_cast<float>(s_.H);
             const float plain = total(sums.plain[0]) / count, weighted = total(sums.weighted[0]) / count;
-            for_panels([&](Index unit, Index used) GATEWISE_INLINE {
+            for_units(s_.H, [&](Index unit, Index used) GATEWISE_INLINE {
                 const auto set = [&](int slot, Vec v) GATEWISE_INLINE { gradients.take(slot, unit, v); };
                 const BackwardUnits units = units_at(row, unit, used);
                 const Vec dv = m.scale * (load(shown + unit) - plain - weighted * cell_of(units));

@@ -84,7 +84,7 @@ class ForwardExtension<Extended<Cell>, Arithmetic> {
         const Number* h = first ? call_.h0.at(0, s_.place(b)) : s_.at(call_.y, t - 1, b);
         const float* m = r_.dropout.at(0, s_.place(b));
         float* to = masked_ + row * slot_;
-        for_panels([&](Index unit, Index used) GATEWISE_INLINE {
+        for_units(s_.H, [&](Index unit, Index used) GATEWISE_INLINE {
             store(to + unit, load_first(m + unit, used) * load_first(h + unit, used));
         });
     }
@@ -107,7 +107,7 @@ class ForwardExtension<Extended<Cell>, Arithmetic> {
     template <typename Matrix>
     void first_part(float* row_gates, Index row, const float* seen, const Matrix& factor) const {
         const Products products(*this, row_gates, row, 0, 1);
-        for_panels([&](Index unit, Index used) GATEWISE_INLINE {
+        for_units(s_.H, [&](Index unit, Index used) GATEWISE_INLINE {
             Vec sums[gates];
             products.template take<0, last>(sums, unit);
             const ForwardUnits units = units_at(row_gates, sums, unit, load_first(seen + unit, used));
@@ -124,7 +124,7 @@ class ForwardExtension<Extended<Cell>, Arithmetic> {
             step_second_state(products, row_gates, t, row, c);
             show_second_state(k, row_gates, products_ + row * gates * slot_, h, next);
         } else {
-            for_panels([&](Index unit, Index used) GATEWISE_INLINE {
+            for_units(s_.H, [&](Index unit, Index used) GATEWISE_INLINE {
                 Vec sums[gates];
                 products.template take<first, gates>(sums, unit);
                 const ForwardUnits units = units_at(row_gates, sums + first, unit, load_first(h + unit, used));
@@ -177,14 +177,6 @@ class ForwardExtension<Extended<Cell>, Arithmetic> {
         }
     };
 
-    // body(unit, used): all hidden units.
-    template <typename Body>
-    void for_panels(const Body& body) const {
-        const Index whole = s_.H / lanes * lanes;
-        for (Index unit = 0; unit < whole; unit += lanes) body(unit, lanes);
-        if (whole < s_.H) body(whole, s_.H - whole);
-    }
-
     GATEWISE_INLINE ForwardUnits units_at(float* row_gates, const Vec* products, Index unit, Vec h) const {
         return {row_gates + unit, slot_, products, last_bias_ + unit, h, nullptr, saves_};
     }
@@ -216,7 +208,7 @@ class ForwardExtension<Extended<Cell>, Arithmetic> {
     void step_second_state(const Products& products, float* row_gates, Index t, Index row, float* c) const {
         const Kept k = kept(r_.zoneout_c, r_.kept_c, t, row);
         float* cell = products_ + row * gates * slot_;
-        for_panels([&](Index unit, Index used) GATEWISE_INLINE {
+        for_units(s_.H, [&](Index unit, Index used) GATEWISE_INLINE {
             Vec sums[gates];
             products.template take<0, gates>(sums, unit);
             ForwardUnits units = units_at(row_gates, sums, unit, Vec{});
@@ -238,7 +230,7 @@ class ForwardExtension<Extended<Cell>, Arithmetic> {
             m = moments_of(cell, 1, slot_, s_.H);
             if (saves_) statistics(row_gates).set_second_state(m);
         }
-        for_panels([&](Index unit, Index used) GATEWISE_INLINE {
+        for_units(s_.H, [&](Index unit, Index used) GATEWISE_INLINE {
             Vec v = load(cell + unit);
             if (gains_.cell) v = (v - m.mean) * m.scale * load(gains_.cell + unit) + load(gains_.cell_bias + unit);
             const Vec after = load(o + unit) * Arithmetic::tanh(v);
