@@ -105,7 +105,7 @@ def content(data: bytes, arrays: list[np.ndarray]) -> dict[str, Any]:
                     continue
                 name = f"{path}/{key}" if path else key
                 if not isinstance(group.get(key, getlink=True), h5py.HardLink):
-                    raise Refused(f"{printable(name)} is a soft or external link; no link is followed")
+                    raise Refused(f"{printable(name)[:300]} is a soft or external link; no link is followed")
                 member = group[key]
                 if isinstance(member, h5py.Group):
                     groups.append((name, member, depth + 1))
@@ -140,15 +140,17 @@ def dataset(member: h5py.Dataset, name: str) -> tuple[dict[str, Any], np.ndarray
     if dtype.kind != "f" or dtype.itemsize not in (2, 4, 8) or shape is None:
         return entry, None
     if member.is_virtual or member.external:
-        raise Refused(f"{name} lies in another file, which is not opened")
+        raise Refused(f"{name[:300]} lies in another file, which is not opened")
     if member.chunks is not None:
         raise Refused(
-            f"{name} is stored in chunks, as Keras never does, and perhaps compressed; write it again in one piece, "
+            f"{name[:300]} is stored in chunks, as Keras never does, and perhaps compressed; write it again in one piece, "
             "for example with h5repack -f NONE -l CONTI"
         )
     declared, stored = math.prod(shape) * dtype.itemsize, member.id.get_storage_size()
     if declared != stored:
-        raise Refused(f"{name} is declared as {shape} {dtype.name}, {declared} bytes, but the file holds {stored}")
+        raise Refused(
+            f"{name[:300]} is declared as {shape} {dtype.name}, {declared} bytes, but the file holds {stored}"
+        )
     array = np.asarray(member[()], dtype=dtype.newbyteorder("<"))
     return {**entry, "bytes": declared}, array
 

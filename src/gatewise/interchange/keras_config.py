@@ -62,7 +62,7 @@ class KerasLayer:
         if not isinstance(value, str):
             named = value.get("config", value) if isinstance(value, dict) else value
             self.refuse(f"{key}: a custom function, {reprlib.repr(named)}, is Python code, which is never executed")
-        return value
+        return value[:100]
 
     def wrapped(self, key: str) -> "KerasLayer | None":
         """An argument that is a layer."""
@@ -165,7 +165,7 @@ def _functional(content: dict[str, Any], source: str) -> list[KerasLayer]:
     rest = [pair for name, pair in named.items() if name not in line]
     for layer, nodes in rest:
         if layer.kind not in MASKS:
-            before = next((repr(name) for node in nodes for name in node.inputs), "nothing")
+            before = next((reprlib.repr(name) for node in nodes for name in node.inputs), "nothing")
             layer.refuse(f"a branch that begins at {before}; expected a model in a line")
     in_line = [named[name] for name in line]
     _check_masks([layer for layer, _ in in_line], [node for _, nodes in (*in_line, *rest) for node in nodes])
@@ -182,7 +182,9 @@ def _ends(content: dict[str, Any], key: str, named: dict[str, Any], source: str)
             f"{source}: {key}: expected one of the layers, for a model in a line, got {reprlib.repr(names)}"
         )
     if any(ends[0][1:]):
-        raise InputError(f"{source}: {key}: expected the first tensor of the layer's first call, got {ends[0][:3]!r}")
+        raise InputError(
+            f"{source}: {key}: expected the first tensor of the layer's first call, got {reprlib.repr(ends[0])}"
+        )
     return [str(names[0])]
 
 

@@ -1,6 +1,7 @@
 """Keras models as networks of ours, read without Keras: nothing in a file is imported, unpickled or executed."""
 
 import re
+import reprlib
 import warnings
 from bisect import bisect_left
 from collections import Counter
@@ -111,7 +112,9 @@ class Weights:
             ]
             if len(paths) != 1:
                 where = f" of the {direction} direction" if direction else ""
-                layer.refuse(f"{role}{where}: expected one array of that name below {folder}, got {paths[:3]}")
+                layer.refuse(
+                    f"{role}{where}: expected one array of that name below {folder}, got {reprlib.repr(paths)}"
+                )
             found.append(self._array(layer, paths[0], role))
         return found
 
