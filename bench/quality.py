@@ -199,6 +199,7 @@ def quality(rows: list[Row], data: Path, threads: int) -> tuple[dict[str, Any], 
             "baseline": baseline,
             "seconds": seconds,
             "reached": good,
+            "outside_share": 1 - document["step_seconds"] / document["seconds"],
             "command": f"gatewise train {row.command}",
             **{key: document[key] for key in ("step", "steps", "choices") if key in document},
         }
