@@ -143,8 +143,8 @@ def dataset(member: h5py.Dataset, name: str) -> tuple[dict[str, Any], np.ndarray
         raise Refused(f"{name[:300]} lies in another file, which is not opened")
     if member.chunks is not None:
         raise Refused(
-            f"{name[:300]} is stored in chunks, as Keras never does, and perhaps compressed; write it again in one piece, "
-            "for example with h5repack -f NONE -l CONTI"
+            f"{name[:300]} is stored in chunks, as Keras never does, and perhaps compressed; write it again in one "
+            "piece, for example with h5repack -f NONE -l CONTI"
         )
     declared, stored = math.prod(shape) * dtype.itemsize, member.id.get_storage_size()
     if declared != stored:
