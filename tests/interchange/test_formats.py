@@ -68,7 +68,10 @@ def test_int8_is_calibrated_on_the_text_of_the_run(tmp_path, monkeypatch):
     tokens = given.pop("calibration")
     assert tokens.shape == (64, 32)
     assert model.tokenizer.decode(tokens[:45, 0].tolist()) == "the quick brown fox jumps over the lazy dog. "
-    assert given == {"weights": "int8", "description": "the run run", "overwrite": False}
+    documents = given.pop("documents")
+    assert list(documents) == ["config.toml", "tokenizer.json"]
+    assert documents["tokenizer.json"] == model.tokenizer.to_json()
+    assert given == {"name": "model", "weights": "int8", "description": "the run run", "overwrite": False}
     own = np.zeros((3, 1), int)
     gw.export(tmp_path / "run", "c", tmp_path / "out", weights="int8", calibration=own)
     assert given["calibration"] is own
@@ -76,6 +79,24 @@ def test_int8_is_calibrated_on_the_text_of_the_run(tmp_path, monkeypatch):
     assert given["calibration"] is None
     with pytest.raises(InputError, match=r"^export: calibration is for weights of int8$"):
         gw.export(model, "c", tmp_path / "out", calibration=own)
+
+
+def test_what_a_run_reads_and_names_by_goes_with_it(tmp_path):
+    gw.Network(build(LAYERS)).save(tmp_path / "run")
+    for name in ("labels", "scaler", "baseline"):  # of tasks that a run may be of
+        (tmp_path / "run" / f"{name}.json").write_text(f'{{"of": "{name}"}}')
+    metadata = formats.run_metadata(tmp_path / "run")
+    assert (metadata["task"], metadata["labels"], metadata["scaler"]) == (
+        "network",
+        '{"of": "labels"}',
+        '{"of": "scaler"}',
+    )
+    assert set(metadata) == {"task", "config", "labels", "scaler"}
+    gw.export(tmp_path / "run", "c", tmp_path / "out", name="gesture")
+    assert (tmp_path / "out" / "scaler.json").read_text() == '{"of": "scaler"}'
+    assert {"gesture.c", "gesture.h", "labels.json", "config.toml"} <= {
+        file.name for file in (tmp_path / "out").iterdir()
+    }
 
 
 class Tree:
@@ -98,6 +119,8 @@ def test_export_refuses(tmp_path, model, format, message):
         gw.export(model, format, tmp_path / "out")
     with pytest.raises(InputError, match=r"^export: onnx takes weights of float32, got 'int8'$"):
         gw.export(build(LAYERS), "onnx", tmp_path / "out", weights="int8")
+    with pytest.raises(InputError, match=r"^export: name is for C, whose files and functions have it; onnx has none$"):
+        gw.export(build(LAYERS), "onnx", tmp_path / "out", name="gesture")
     with pytest.raises(InputError, match=r"^export: c takes weights of float32 or int8, got 'int4'$"):
         gw.export(build(LAYERS), "c", tmp_path / "out", weights="int4")
 

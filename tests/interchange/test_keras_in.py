@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from gatewise.errors import InputError
+from gatewise.errors import BackendError, InputError
 from gatewise.interchange import keras_in
 from gatewise.models.sequential import SequentialNetwork
 
@@ -444,5 +444,6 @@ def test_nothing_imports_keras(keras, tmp_path):
 def test_without_h5py_the_error_says_what_to_install(keras, tmp_path, monkeypatch):
     built(keras, [keras.layers.GRU(3)]).save(tmp_path / "model.keras")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(InputError, match=r"needs h5py, which is not installed; install it with: pip install 'gate"):
+    message = r"model.weights.h5: the package h5py is not installed; install it with: pip install 'gatewise\[keras\]'$"
+    with pytest.raises(BackendError, match=message):
         keras_in.network(tmp_path / "model.keras")

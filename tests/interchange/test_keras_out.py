@@ -259,13 +259,13 @@ def test_a_failed_parity_leaves_nothing(tmp_path, monkeypatch):
         export_keras(randomised(TUTORIAL), kept)
     assert not list(tmp_path.iterdir())
     kept.mkdir()
-    (kept / "mine").write_text("mine")
+    (kept / "parity.json").write_text("mine")
     with pytest.raises(InputError, match="exists already"):
         export_keras(randomised(TUTORIAL), kept)
     with pytest.raises(ExportError):
         export_keras(randomised(TUTORIAL), kept, overwrite=True)
     assert os.listdir(tmp_path) == ["out"]
-    assert os.listdir(kept) == ["mine"]
+    assert os.listdir(kept) == ["parity.json"]
 
 
 def test_a_model_that_keras_does_not_load_leaves_nothing(tmp_path, monkeypatch):

@@ -73,13 +73,21 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path):
         _write_half(path)
     assert not list(tmp_path.iterdir())
     with new_folder(path) as folder:
-        (folder / "one").write_text("1")
+        (folder / "parity.json").write_text("1")
     with pytest.raises(InputError, match=r"artifact: exists already; overwrite it"), new_folder(path):
         pass
     with pytest.raises(ZeroDivisionError):
         _write_half(path, overwrite=True)
-    assert [file.name for file in path.iterdir()] == ["one"]
+    assert [file.name for file in path.iterdir()] == ["parity.json"]
     with new_folder(path, overwrite=True) as folder:
         (folder / "two").write_text("2")
     assert [file.name for file in path.iterdir()] == ["two"]
+    assert [file.name for file in tmp_path.iterdir()] == ["artifact"]
+    with pytest.raises(
+        InputError, match=r"artifact: holds something else than an artifact, which is not overwritten; "
+    ):
+        _write_half(path, overwrite=True)
+    assert [file.name for file in path.iterdir()] == ["two"]
+    with pytest.raises(ZeroDivisionError):
+        _write_half(tmp_path / "new" / "folders" / "artifact")
     assert [file.name for file in tmp_path.iterdir()] == ["artifact"]

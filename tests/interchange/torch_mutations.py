@@ -58,7 +58,8 @@ def with_another_header(data: bytes, random: Generator) -> bytes:
     names = list(header)
     for _ in range(int(random.integers(1, 4))):
         name = names[int(random.integers(len(names)))]
-        entry, choice = header.get(name, {}), int(random.integers(5))
+        entry, choice = header.get(name), int(random.integers(5))
+        entry = entry if isinstance(entry, dict) else {}
         if choice == 0:
             header.pop(name, None)
         elif choice == 1:

@@ -1,5 +1,6 @@
 """The commands `gatewise export`, `import` and `convert`: models and weights to other libraries and from them."""
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -19,20 +20,23 @@ def export_run(
     /,
     *,
     out: Annotated[Path, Parameter(help="The folder for the artifact and its proof.")],
+    name: Annotated[str | None, Parameter(help="Of the C library: what its files and functions are called.")] = None,
     weights: Annotated[Literal["float32", "int8"], Parameter(help="How C holds the weights.")] = "float32",
-    overwrite: Annotated[bool, Parameter(help="Replace the folder that is there.")] = False,
+    overwrite: Annotated[bool, Parameter(help="Replace the artifact that is there.")] = False,
     as_json: Annotated[bool, _JSON] = False,
 ) -> None:
     """The command `gatewise export`."""
     from gatewise.cli import terminal
     from gatewise.interchange.formats import export
 
-    parity = export(run, format, out, weights=weights, overwrite=overwrite)
+    parity = export(run, format, out, name=name, weights=weights, overwrite=overwrite)
     if as_json:
         terminal.print_json({**parity.to_json(), "folder": str(out)})
+        if parity.runtime is None:
+            print(f"gatewise: parity {_proof(parity)['parity']}", file=sys.stderr)
         return
     console = terminal.console()
-    terminal.print_rows(console, _proof(parity))
+    terminal.print_rows(console, _proof(parity) | _sizes(parity))
     files = sorted(file for file in out.iterdir() if file.is_file())
     terminal.print_rows(console, {file.name: f"{file.stat().st_size:,} bytes" for file in files})
 
@@ -46,6 +50,19 @@ def _proof(parity: "Parity") -> dict[str, str]:
         "parity": f"{parity.verdict}: largest error {largest:.2g}, allowed {parity.tolerance:.2g}",
         "run in": f"{parity.runtime}, {len(parity.cases)} cases",
     }
+
+
+def _sizes(parity: "Parity") -> dict[str, str]:
+    """The rows that say what a C library takes."""
+    sizes = getattr(parity, "sizes", None)
+    if sizes is None:
+        return {}
+    rows = {
+        "weights": f"{sizes.weights:,} bytes of flash; {sizes.weights_float32:,} in float32",
+        "state": f"{sizes.state:,} bytes of RAM, and {sizes.working:,} of the stack in a step",
+        "a step": f"{sizes.multiply_accumulates:,} multiply-accumulates",
+    }
+    return rows | {made.target: f"{made.flash:,} bytes of flash, {made.code:,} of them code" for made in sizes.compiled}
 
 
 def import_file(

@@ -15,12 +15,11 @@ from torch import nn
 
 from gatewise.config import Section, dump_toml
 from gatewise.data.batches import TokenFile, open_tokens
-from gatewise.data.tokenizers import Tokenizer
 from gatewise.errors import InputError
 from gatewise.interchange import torch_in, torch_modules
 from gatewise.interchange.parity import Parity
 from gatewise.models.sequential import SequentialNetwork
-from gatewise.run_folder import DOCUMENTS, RunFolder
+from gatewise.run_folder import RunFolder
 from gatewise.training.checkpoint import load_checkpoint
 from gatewise.training.network import Network
 from gatewise.training.runs import load
@@ -32,6 +31,17 @@ _WRITERS: dict[str, tuple[str, str]] = {
     "keras": ("gatewise.interchange.keras_out", "export_keras"),
     "c": ("gatewise.interchange.c", "export_c"),
 }
+# What models read their input and name their output by: attributes, and the documents in a run that hold the same.
+_DOCUMENT_OF = {
+    "tokenizer": "tokenizer",
+    "tokens": "tokenizer",
+    "words": "words",
+    "labels": "labels",
+    "tags": "labels",
+    "scaler": "scaler",
+}
+_DOCUMENTS = tuple(dict.fromkeys(_DOCUMENT_OF.values()))
+_FILES = ("config", *_DOCUMENTS)  # that stand beside a library of C
 _READERS = {"onnx": "gatewise.interchange.onnx_in", "keras": "gatewise.interchange.keras_in"}
 _SUFFIXES = {
     ".onnx": "onnx",
@@ -50,6 +60,7 @@ def export(
     format: str,
     folder: str | Path,
     *,
+    name: str | None = None,
     weights: str = "float32",
     calibration: np.ndarray | None = None,
     overwrite: bool = False,
@@ -58,9 +69,13 @@ def export(
 
     model: the folder of a run; a model of gatewise; a module of torch that is a chain of layers, or a list of layers.
     format: "torch", "onnx", "keras" or "c". folder: is made, with the artifact, golden.npz, parity.json and parity.md.
+        What a run needs to read its input and to name its output (tokenizer, words, labels, scaler) is in the
+        artifact's metadata, for C in files of the folder. The artifact takes numbers as the network does, standardised
+        where the run has a scaler.
+    name: for C, what the names in it and of its files begin with; "model" by default.
     weights: "float32", or, for C, "int8". calibration: for int8, inputs like those to come, tokens (T, B) or features
         (T, B, F); by default from the text that a run was trained on, or random ones if there is none.
-    overwrite: replace a folder that is there.
+    overwrite: replace an artifact that is there.
 
     Raises InputError: a model that is no chain of known layers, or a folder that exists; ExportError: the format cannot
     hold the model, or what was written does not give what the model gives; then nothing is left of it. RunError.
@@ -73,6 +88,8 @@ def export(
         )
     if calibration is not None and weights != "int8":
         raise InputError("export: calibration is for weights of int8")
+    if name is not None and format != "c":
+        raise InputError(f"export: name is for C, whose files and functions have it; {format} has none")
     if isinstance(model, str | Path):
         if weights == "int8" and calibration is None:
             calibration = _read_before(RunFolder(model))
@@ -81,11 +98,12 @@ def export(
     else:
         metadata, description = _metadata(model), f"a {type(model).__name__}"
     network = _chain(model)
-    module, name = _WRITERS[format]
-    write = getattr(importlib.import_module(module), name)
+    module, function = _WRITERS[format]
+    write = getattr(importlib.import_module(module), function)
     if format == "c":
         how: dict[str, Any] = {"weights": weights, "calibration": calibration, "description": description}
-        return write(network, folder, **how, overwrite=overwrite)
+        files = {f"{key}.{'toml' if key == 'config' else 'json'}": metadata[key] for key in _FILES if key in metadata}
+        return write(network, folder, name=name or "model", **how, documents=files, overwrite=overwrite)
     return write(network, folder, metadata=metadata, overwrite=overwrite)
 
 
@@ -165,10 +183,13 @@ def _chain(model: Any) -> SequentialNetwork:
 
 
 def run_metadata(run: str | Path) -> dict[str, str]:
-    """What an artifact says of the run it was made from: its task, config.toml and documents (tokenizer), as texts."""
+    """What an artifact says of the run it was made from, as texts: its task, its config.toml, and its documents.
+
+    The documents, such as the tokenizer or the labels, are what input is read and output is named by. Raises RunError.
+    """
     folder = RunFolder(run)
     metadata = {"task": folder.check_existing(), "config": folder.config.read_text(encoding="utf-8")}
-    for name in DOCUMENTS:
+    for name in _DOCUMENTS:
         if folder.document(name).exists():
             metadata[name] = folder.document(name).read_text(encoding="utf-8")
     return metadata
@@ -191,8 +212,10 @@ def _metadata(model: Any) -> dict[str, str]:
     metadata = {}
     if isinstance(config := getattr(model, "config", None), Section):
         metadata["config"] = dump_toml(config)
-    if isinstance(tokenizer := getattr(model, "tokenizer", None), Tokenizer):
-        metadata["tokenizer"] = tokenizer.to_json()
+    for attribute, name in _DOCUMENT_OF.items():
+        document: Any = getattr(model, attribute, None)
+        if hasattr(document, "to_json"):
+            metadata[name] = document.to_json()
     if source := getattr(model, "source", ""):
         metadata["source"] = source
     return metadata

@@ -1,6 +1,5 @@
 """What lies in an HDF5 file, read in a process of its own: a hostile file can end that process, nothing else."""
 
-import importlib.util
 import json
 import os
 import subprocess
@@ -11,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from gatewise.errors import InputError
+from gatewise.interchange.artifact import require_package
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 PROGRAM = Path(__file__).with_name("hdf5_program.py")
@@ -34,18 +34,13 @@ class Content:
     others: dict[str, str]
 
 
-def require_h5py(what: str) -> None:
-    """Raise InputError unless h5py is installed; what: which cannot be done without it."""
-    if importlib.util.find_spec("h5py") is None:
-        raise InputError(f"{what} needs h5py, which is not installed; install it with: pip install 'gatewise[keras]'")
-
-
 def read(data: bytes, source: str) -> Content:
     """The content of an HDF5 file. source: what an error names first.
 
-    Raises InputError: damaged or hostile (links, external storage, chunks, absurd shapes), or no h5py is installed.
+    Raises InputError: damaged or hostile (links, external storage, chunks, absurd shapes); BackendError: no h5py is
+    installed.
     """
-    require_h5py(f"{source}: reading it")
+    require_package("h5py", "keras", source)
     memory = MEMORY + MEMORY_PER_BYTE * len(data)
     seconds = SECONDS + len(data) // BYTES_PER_SECOND
     returncode, output = run_program(data, memory, seconds)

@@ -19,8 +19,7 @@ from torch import Tensor, nn
 import gatewise
 from gatewise.errors import ExportError, InputError
 from gatewise.interchange import conventions
-from gatewise.interchange.artifact import new_folder
-from gatewise.interchange.hdf5 import require_h5py
+from gatewise.interchange.artifact import new_folder, require_package
 from gatewise.interchange.keras_files import write_archive
 from gatewise.interchange.layouts import from_torch
 from gatewise.interchange.parity import Arrays, Case, Parity, check, compare, golden_cases, write_proof
@@ -60,13 +59,13 @@ def write_keras(network: SequentialNetwork, path: str | Path, *, metadata: Mappi
 
     path: ends with .keras; a file that is there is replaced. metadata: of JSON, goes into the archive's metadata.json.
 
-    Raises InputError for another name, or without h5py; ExportError for what Keras has no layers for; RunError where
-    it cannot be written.
+    Raises InputError for another name; BackendError without h5py; ExportError for what Keras has no layers for;
+    RunError where it cannot be written.
     """
     path = Path(path)
     if path.suffix != ".keras":
         raise InputError(f"write_keras: {path}: expected a name that ends with .keras, for Keras loads no other")
-    require_h5py("write_keras")
+    require_package("h5py", "keras", "write_keras")
     layers = _layers(network)
     double = next((p.dtype for p in network.parameters()), torch.float32) == torch.float64
     dtype = "float64" if double else "float32"

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gatewise.errors import BackendError, InputError
+from gatewise.interchange.artifact import require_package
 
 if TYPE_CHECKING:
     import onnx
@@ -47,13 +48,12 @@ _BFLOAT16 = 16
 
 
 def require_onnx(caller: str) -> ModuleType:
-    """The package onnx. Raises BackendError if it is not installed."""
+    """The package onnx. Raises BackendError if it is not installed, or cannot be imported."""
+    require_package("onnx", "onnx", caller)
     try:
         import onnx
-    except ImportError:
-        raise BackendError(
-            f"{caller}: the package onnx is not installed; install it with: pip install 'gatewise[onnx]'"
-        ) from None
+    except ImportError as error:
+        raise BackendError(f"{caller}: the package onnx is installed, but cannot be imported: {error}") from error
     return onnx
 
 

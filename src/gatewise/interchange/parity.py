@@ -23,6 +23,7 @@ import torch
 
 import gatewise
 from gatewise.errors import ExportError
+from gatewise.interchange.artifact import PROOF
 from gatewise.layers.lstm import LSTM
 from gatewise.models.sequential import SequentialNetwork
 from gatewise.run_folder import atomic_write
@@ -196,7 +197,7 @@ def write_proof(folder: Path, parity: Parity, cases: Sequence[Case], *, notes: s
         np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
     content = parity.to_json()
     content["errors"] = {name: e if np.isfinite(e) else "infinite" for name, e in parity.errors.items()}
-    atomic_write(folder / "parity.json", json.dumps(content, indent=2).encode())
+    atomic_write(folder / PROOF, json.dumps(content, indent=2).encode())
     atomic_write(folder / "parity.md", (_in_words(parity) + notes).encode())
 
 
@@ -207,8 +208,9 @@ def _in_words(parity: Parity) -> str:
         lines += [f"**NOT RUN: {parity.why_not_run}.** Nothing is known of how near it comes to the model.", ""]
     else:
         lines += [
-            f"Run in {parity.runtime} on {len(parity.cases)} cases ({', '.join(parity.cases)}), whose outputs the "
-            "reference computed in float64. Steps T, rows B.",
+            f"Run in {parity.runtime} on {len(parity.cases)} cases, whose outputs the reference computed in float64: "
+            f"{', '.join(parity.cases)}. T: steps; B: rows; lengths: half of the rows are shorter; zeros: no first "
+            "states are given.",
             "",
             f"| output | largest error | tolerance {parity.tolerance:.2g} |",
             "|---|---|---|",

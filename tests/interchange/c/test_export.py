@@ -102,7 +102,8 @@ NETWORKS = {
         activation("log-softmax"),
     ],
     "bidirectional-one-hot": [one_hot(6), rnn(6, 4, bidirectional=True, num_layers=2)],
-    "bidirectional-last": [activation("tanh"), gru(3, 4, bidirectional=True), linear(8, 5), pooling("last")],
+    "bidirectional-last": [activation("tanh"), gru(3, 4, bidirectional=True), pooling("last"), linear(8, 5)],
+    "bidirectional-linear-last": [gru(3, 4, bidirectional=True), linear(8, 6), activation("relu"), pooling("last")],
     "bidirectional-mean": [
         gru(3, 4, bidirectional=True),
         pooling("mean"),
@@ -343,17 +344,17 @@ def test_what_cannot_be_read_changes_nothing(tmp_path, cc, exported):
 
 
 def test_sizes(tmp_path, cc):
-    network = build([embedding(65, 64), gru(64, 128, num_layers=2), linear(128, 65)])
+    network = build([embedding(65, 32), gru(32, 64, num_layers=2), linear(64, 65)])
     float32 = export_c(network, tmp_path / "float32").sizes
     int8 = export_c(network, tmp_path / "int8", weights="int8").sizes
     assert float32 is not None
     assert int8 is not None
-    matrices = 3 * 128 * (64 + 128) + 3 * 128 * (128 + 128) + 65 * 128
+    matrices = 3 * 64 * (32 + 64) + 3 * 64 * (64 + 64) + 65 * 64
     assert float32.multiply_accumulates == int8.multiply_accumulates == matrices
     # b_ir + b_hr and b_iz + b_hz are one
-    assert float32.weights == float32.weights_float32 == 4 * (65 * 64 + matrices + 2 * 4 * 128 + 65)
+    assert float32.weights == float32.weights_float32 == 4 * (65 * 32 + matrices + 2 * 4 * 64 + 65)
     assert int8.weights <= 0.3 * float32.weights
-    assert float32.state == int8.state == 4 * 2 * 128
+    assert float32.state == int8.state == 4 * 2 * 64
     here = [target for target, command in compilers.TARGETS.items() if compilers.find(command)]
     assert [made.target for made in float32.compiled] == here
     for made in float32.compiled:

@@ -267,7 +267,10 @@ class _Builder:
         return target, width
 
     def _pool_sequence(self, pool: Pooling, source: str, size: int) -> None:
-        lines, bidirectional = self.program.run, self._network.recurrent_layers[-1].bidirectional
+        lines, layers = self.program.run, list(self._network.layers)
+        # The last layer before that mixes features; those of a linear one are of both directions.
+        mixing = [layer for layer in layers[: layers.index(pool)] if isinstance(layer, RecurrentLayer | nn.Linear)][-1]
+        bidirectional = isinstance(mixing, RecurrentLayer) and mixing.bidirectional
         self._locals.append(("pooled", size))
         each = "for (size_t t = 0; t < steps; t++)"
         if pool.pooling == "last":

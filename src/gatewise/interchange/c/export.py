@@ -3,6 +3,7 @@
 import os
 import re
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import get_args
@@ -37,6 +38,7 @@ from gatewise.interchange.parity import (
     write_proof,
 )
 from gatewise.models.sequential import SequentialNetwork
+from gatewise.run_folder import atomic_write
 
 TOLERANCE = 1e-5
 SELFTEST_STEPS = 13
@@ -105,6 +107,7 @@ def export_c(
     weights: Weights = "float32",
     calibration: np.ndarray | None = None,
     description: str = "",
+    documents: Mapping[str, str] | None = None,
     overwrite: bool = False,
 ) -> CParity:
     """The proof of a C99 library of the network, which it writes to a folder and runs there, with its sizes.
@@ -115,7 +118,7 @@ def export_c(
     weights: int8 rounds each row of a matrix to whole numbers up to 127 times a scale, and what it multiplies to as
         many levels as 32-bit sums allow (see `gatewise.interchange.c.rounding`); states and gates stay in float32.
     calibration: for int8, inputs like those to come, tokens (T, B) or features (T, B, F); random ones if None.
-    description: what the files say of the model.
+    description: what the files say of the model. documents: texts by the names of the files that they are put into.
 
     The proof: compiled with $CC or cc, it must come within 1e-5 of the reference in float64, whole and step by step;
     with int8 weights within 1e-5 and twice of what the same rounding does to the reference with these weights in
@@ -154,6 +157,8 @@ def export_c(
             layer_errors=layer_errors,
         )
         check(parity)
+        for file, text in (documents or {}).items():
+            atomic_write(new / file, text.encode())
         write_proof(new, parity, cases, notes=report.in_words(parity))
     return parity
 
@@ -265,7 +270,7 @@ def _prove(
             return got
 
         runtime = f"a program of {compiler.version}, -std=c99 -O2"
-        proof = compare(what, cases, run, tolerance=tolerance, runtime=runtime, versions={"cc": compiler.version})
+        proof = compare(what, cases, run, tolerance=tolerance, runtime=runtime, versions={"compiler": compiler.version})
         check(proof)
         sanitized = _run_selftest(Path(made), folder, name, compiler)
     of_model: dict[str, float] = {}
