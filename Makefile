@@ -48,6 +48,7 @@ bench: setup
 	$(BIN)/python bench/layers.py --cell lstm --precision float32 --threads 2 --rounds 3
 	$(BIN)/python bench/layers.py --cell rnn --precision float32 --threads 2 --rounds 3
 	$(BIN)/python bench/rows.py
+	$(BIN)/python bench/regularisation.py
 	$(BIN)/python bench/streaming.py
 	$(BIN)/python bench/c_step.py
 	$(BIN)/python bench/neighbour.py

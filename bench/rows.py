@@ -1,4 +1,4 @@
-"""What lengths, resets, gates, checkpoints, directions and regularisers cost, over the same layer without them.
+"""What lengths, resets, gates, checkpoints and directions cost, over the same layer without them.
 
     python bench/rows.py [--cell gru] [--threads 2] [--rounds 5] [--seconds 0.05] [--shape 35,32,28,256]
                          [--long-shape 10000,8,64,64] [--results DIR] [--no-store]
@@ -86,9 +86,6 @@ VARIANTS = {
     "bidirectional, of two": Variant(make={"bidirectional": True}, plain_calls=2),
     "learn_initial_state": Variant(1.5, make={"learn_initial_state": True}, jobs=("training",)),
     "weight_dropout": Variant(1.5, make={"weight_dropout": 0.25}, jobs=("training",)),
-    "recurrent_dropout": Variant(1.5, make={"recurrent_dropout": 0.25}, jobs=("training",)),
-    "zoneout": Variant(1.5, make={"zoneout": 0.1}, jobs=("training",)),
-    "layer_norm": Variant(1.5, make={"layer_norm": True}, jobs=("training",)),
 }
 
 
@@ -132,18 +129,21 @@ def calls(layer: Any, x: Any, how: dict[str, Any]) -> Calls:
 
 
 class Runner:
-    """The variants of a cell's layer in a process of their own."""
+    """The variants of a cell's layer in a process of their own; own: what all of them are made with."""
 
-    def __init__(self, cell: str):
+    variants = VARIANTS
+
+    def __init__(self, cell: str, own: dict[str, Any] | None = None):
         self._cell = cell
+        self._own = own or {}
 
     def _layer(self, name: str, shape: Shape, batch: Batch) -> tuple[Any, Any, dict[str, Any]]:
         """The layer, its input, and the arguments beside it."""
         import torch
 
-        variant = VARIANTS[name]
+        variant = self.variants[name]
         torch.manual_seed(0)
-        layer = layer_class(self._cell)(shape.I, shape.H, backend="native", **variant.make)
+        layer = layer_class(self._cell)(shape.I, shape.H, backend="native", **self._own, **variant.make)
         return layer, batch.packed() if variant.packed else batch.x, variant.call(batch)
 
     def errors(self, shape: Shape, names: list[str]) -> dict[str, float | None]:
@@ -182,10 +182,18 @@ class Runner:
 
 
 def time_shape(
-    runner: Contestant, cell: str, shape: Shape, names: list[str], jobs: tuple[str, ...], rounds: int, seconds: float
+    runner: Contestant,
+    cell: str,
+    shape: Shape,
+    names: list[str],
+    jobs: tuple[str, ...],
+    rounds: int,
+    seconds: float,
+    variants: dict[str, Variant] = VARIANTS,
+    checked_steps: int = CHECKED_STEPS,
 ) -> tuple[Timings, list[str]]:
     """Job -> variant -> timing, and a line for each variant that the native kernels do not have."""
-    checked = replace(shape, T=min(shape.T, CHECKED_STEPS), B=min(shape.B, CHECKED_ROWS))
+    checked = replace(shape, T=min(shape.T, checked_steps), B=min(shape.B, CHECKED_ROWS))
     errors = runner.ask("errors", checked, names)
     for name, error in errors.items():
         if error is not None and not error < TOLERANCE:
@@ -193,7 +201,7 @@ def time_shape(
     native = [name for name in names if errors[name] is not None]
     runner.ask("prepare", shape, native)
     turns = {(job, name): partial(runner.ask, "time", name, job, seconds)
-             for job in jobs for name in native if job in VARIANTS[name].jobs}  # fmt: skip
+             for job in jobs for name in native if job in variants[name].jobs}  # fmt: skip
     timings: Timings = {job: {} for job in jobs}
     for (job, name), timing in in_turn(turns, rounds).items():
         timings[job][name] = timing
@@ -216,19 +224,19 @@ def memory_mb(cell: str, shape: Shape, every: int | None, threads: int) -> float
     return mb
 
 
-def ratio(timings: dict[str, Timing], name: str) -> float:
+def ratio(timings: dict[str, Timing], name: str, variants: dict[str, Variant] = VARIANTS) -> float:
     """Time over that of plain calls that do the same work: median over the rounds."""
-    return timings["plain"].ratio_to(timings[name]) / VARIANTS[name].plain_calls
+    return timings["plain"].ratio_to(timings[name]) / variants[name].plain_calls
 
 
-def cell_of(timings: dict[str, Timing], name: str) -> str:
+def cell_of(timings: dict[str, Timing], name: str, variants: dict[str, Variant] = VARIANTS) -> str:
     """A place in a table: what a variant costs over plain calls, and its time."""
     if name not in timings:
         return "-"
     time = f"{timings[name].median_ms:.3f} ms ±{timings[name].spread:.0%}"
     if name == "plain":
         return time
-    cost, goal = ratio(timings, name), VARIANTS[name].goal
+    cost, goal = ratio(timings, name, variants), variants[name].goal
     return f"{cost:.2f}{'  misses' if goal and cost > goal else ''} ({time})"
 
 
@@ -258,8 +266,8 @@ def show_long(cell: str, timings: dict[Shape, dict[str, Timing]], peaks: dict[Sh
     return table
 
 
-def stored(timings: dict[str, Timing]) -> dict[str, Any]:
-    return {name: {**timing.stored(), "over plain": ratio(timings, name)} for name, timing in timings.items()}
+def stored(timings: dict[str, Timing], variants: dict[str, Variant] = VARIANTS) -> dict[str, Any]:
+    return {name: {**timing.stored(), "over plain": ratio(timings, name, variants)} for name, timing in timings.items()}
 
 
 def main() -> None:
@@ -297,7 +305,7 @@ def main() -> None:
     console.print("\n".join(notes), markup=False)
     if not chosen.no_store:
         command = f"python bench/rows.py --threads {chosen.threads} --rounds {chosen.rounds}"
-        page = ("What lengths, resets, gates, checkpoints and regularisers cost", command, tables, notes)
+        page = ("What lengths, resets, gates and checkpoints cost", command, tables, notes)
         store(chosen.results / "rows", chosen.threads, ["torch", "numpy"], results, page=page)
 
 

@@ -13,11 +13,15 @@ if TYPE_CHECKING:
     from gatewise.layers.gru import GRU, GRUCell
     from gatewise.layers.lstm import LSTM, LSTMCell
     from gatewise.layers.rnn import RNN, RNNCell
+    from gatewise.training.classifier import Classifier
     from gatewise.training.language_model import LanguageModel
     from gatewise.training.network import Network
     from gatewise.training.runs import load
+    from gatewise.training.tagger import Tagger
+    from gatewise.training.translator import Translator
 
 _HOMES = {
+    "Classifier": "gatewise.training.classifier",
     "GRU": "gatewise.layers.gru",
     "GRUCell": "gatewise.layers.gru",
     "LSTM": "gatewise.layers.lstm",
@@ -26,6 +30,8 @@ _HOMES = {
     "Network": "gatewise.training.network",
     "RNN": "gatewise.layers.rnn",
     "RNNCell": "gatewise.layers.rnn",
+    "Tagger": "gatewise.training.tagger",
+    "Translator": "gatewise.training.translator",
     "accelerate": "gatewise.layers.accelerate",
     "convert": "gatewise.interchange.conversion",
     "export": "gatewise.interchange.formats",
@@ -38,11 +44,14 @@ __all__ = [
     "GRU",
     "LSTM",
     "RNN",
+    "Classifier",
     "GRUCell",
     "LSTMCell",
     "LanguageModel",
     "Network",
     "RNNCell",
+    "Tagger",
+    "Translator",
     "accelerate",
     "convert",
     "export",

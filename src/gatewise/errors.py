@@ -5,6 +5,7 @@ GatewiseError
 │   ├── ShapeError (RuntimeError)    a tensor has the wrong rank, size, dtype or device
 │   ├── ConfigError                  a configuration: unknown key, wrong type, out of range, broken TOML
 │   ├── TextError                    a text: missing, empty, not UTF-8, too short
+│   ├── DataError                    examples or series: a file, a column, a value, a label, a split
 │   └── PromptError                  a prompt the model cannot read
 ├── RunError                         a run folder: missing, half-written, damaged, newer, in the way
 ├── BackendError (RuntimeError)      a backend or device that was asked for cannot serve
@@ -35,6 +36,10 @@ class ConfigError(InputError):
 
 class TextError(InputError):
     """A text cannot be read or is of no use: missing, empty, not UTF-8, too short."""
+
+
+class DataError(InputError):
+    """Examples or series are wrong; the message names the file and the line, row or column."""
 
 
 class PromptError(InputError):

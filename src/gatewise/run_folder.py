@@ -2,10 +2,14 @@
 
     config.toml                       the resolved configuration; its first line is the format of the folder
     tokenizer.json                    text to tokens and back
-    model.safetensors                 the best weights by validation loss (the last ones, if nothing is validated)
+    labels.json  scaler.json          classes to labels; features to a common scale
+    data.json                         what the training read, how it was split, what was decided by it
+    evaluation.json                   how good the model is, in full
+    model.safetensors                 the best weights by validation (the last ones, if nothing is validated)
     metrics.jsonl  samples.jsonl      a line a log step or validation; a line a sample
     training_state/last.safetensors   all that a training goes on from, bit for bit
     training_state/tokens.bin         the text as tokens
+    training_state/data.safetensors   the examples, as the network reads them
     environment.json  report.html     where it was trained; what came of it
 
 A whole file is written to a temporary name, flushed to the disk and renamed: whatever stops the process, a name holds
@@ -21,13 +25,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from gatewise.config import JOBS
 from gatewise.errors import RunError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 FORMAT = 1
-TASKS = ("language-model", "network")  # what a run can be of; a config.toml that names none is of the first
+# What a model may need, beside its weights, to read its input and to judge its output.
+DOCUMENTS = ("tokenizer", "target_tokenizer", "words", "labels", "scaler", "baseline")
+TASKS = (*JOBS, "network")  # what a run can be of; a config.toml that names none is of the first
 
 
 class RunFolder:
@@ -36,7 +43,9 @@ class RunFolder:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self.config = self.path / "config.toml"
-        self.tokenizer = self.path / "tokenizer.json"
+        self.tokenizer = self.document("tokenizer")
+        self.data = self.path / "data.json"
+        self.evaluation = self.path / "evaluation.json"
         self.model = self.path / "model.safetensors"
         self.metrics = self.path / "metrics.jsonl"
         self.samples = self.path / "samples.jsonl"
@@ -45,6 +54,11 @@ class RunFolder:
         self.training_state = self.path / "training_state"
         self.checkpoint = self.training_state / "last.safetensors"
         self.tokens = self.training_state / "tokens.bin"
+        self.examples = self.training_state / "data.safetensors"
+
+    def document(self, name: str) -> Path:
+        """Where a model's document of that name lies: what it needs to read its input."""
+        return self.path / f"{name}.json"
 
     def check_new(self, overwrite: bool = False) -> None:
         """RunError if a run lies here that must not be overwritten, or no folder can be made here."""
@@ -100,8 +114,10 @@ class RunFolder:
 
     def _files(self) -> list[Path]:
         """Every file of a run; the weights first, so that what is left of a broken removal is no whole run."""
-        state = [self.checkpoint, self.model, self.tokens]
-        return [*state, self.tokenizer, self.metrics, self.samples, self.environment, self.report, self.config]
+        state = [self.checkpoint, self.model, self.tokens, self.examples]
+        documents = [self.document(name) for name in DOCUMENTS]
+        about = [self.data, self.evaluation, self.metrics, self.samples, self.environment, self.report]
+        return [*state, *documents, *about, self.config]
 
 
 def _check_format(path: Path, written: object) -> None:

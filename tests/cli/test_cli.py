@@ -100,13 +100,17 @@ def test_init_prints_what_loads_back_to_the_defaults(capsys):
     ("arguments", "message"),
     [
         ("trian", "unknown command trian; did you mean train?"),
-        ("xyz", "unknown command xyz; known: train, init, export, import, convert, evaluate, generate, doctor"),
-        ("train transformer", "unknown command transformer; known: language-model"),
+        (
+            "xyz",
+            "unknown command xyz; known: train, init, export, import, convert, evaluate, predict, generate, doctor",
+        ),
+        ("train weather", "unknown command weather; known: language-model, classifier, tagger, translator"),
         (
             "--verbose",
-            "unknown option --verbose; known: train, init, export, import, convert, evaluate, generate, doctor",
+            "unknown option --verbose; "
+            "known: train, init, export, import, convert, evaluate, predict, generate, doctor",
         ),
-        ("evaluate run", "TEXT is missing; see `gatewise evaluate --help`"),
+        ("evaluate run", "DATA is missing; see `gatewise evaluate --help`"),
         ("generate", "RUN is missing; see `gatewise generate --help`"),
         ("generate a b", "unexpected argument b; see `gatewise generate --help`"),
         ("generate a --sed 1", "unknown option --sed; did you mean --seed?"),

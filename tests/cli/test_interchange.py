@@ -139,11 +139,12 @@ def test_import_refuses(tmp_path, refused, run):
 
 
 def test_what_an_imported_network_cannot_do(run, refused, tmp_path):
-    for command in (["evaluate", run, "python-topics"], ["generate", run]):
-        assert refused(*command, status=1) == (
-            f"{run}: expected the run of a language-model, got one of a network; gatewise.load(run).predict(...) "
-            "computes its outputs"
-        )
+    rather = "gatewise.load(run).predict(...) computes its outputs"
+    for command in ("evaluate", "predict"):
+        message = f"{run}: gatewise {command} has nothing for a Network; {rather}"
+        assert refused(command, run, "python-topics", status=2) == message
+    expected = f"{run}: expected the run of a language-model, got one of a network; {rather}"
+    assert refused("generate", run, status=1) == expected
 
 
 # Convert

@@ -300,3 +300,25 @@ def test_evaluation_of_too_short_a_text(length: int):
     with pytest.raises(TextError) as caught:
         EvaluationWindows(numbered(length), 32, 64)
     assert str(caught.value) == f"the text has {length} tokens, and an evaluation needs 2; give a longer text"
+
+
+@pytest.mark.parametrize("variation", [0.1, 0.49])
+def test_mixed_lengths_read_what_equal_ones_read(variation):
+    """Lane by lane each window goes on where the one before ended; every epoch has as many, of other lengths."""
+    windows = ConsecutiveWindows(numbered(5_000), 4, 20, 3, variation)
+    plain = ConsecutiveWindows(numbered(5_000), 4, 20, 3)
+    assert windows.batches_per_epoch == plain.batches_per_epoch
+    seen = []
+    for epoch in range(2):
+        batches = [windows.batch(epoch, index) for index in range(windows.batches_per_epoch)]
+        equal = [plain.batch(epoch, index) for index in range(plain.batches_per_epoch)]
+        for side in range(2):
+            one, other = (torch.cat([batch[side] for batch in part]) for part in (batches, equal))
+            assert torch.equal(one, other)
+        lengths = [len(inputs) for inputs, _ in batches]
+        assert min(lengths) >= 20 - 2 * int(variation * 20)
+        assert max(lengths) <= 20 + 2 * int(variation * 20)
+        seen.append(lengths)
+    assert len({*seen[0]}) > 2
+    assert seen[0] != seen[1]
+    assert torch.equal(windows.batch(0, 5)[0], ConsecutiveWindows(numbered(5_000), 4, 20, 3, variation).batch(0, 5)[0])

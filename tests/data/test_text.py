@@ -1,5 +1,6 @@
 """Texts: every corpus, the cleaning, the pieces, and every way in which a text can be wrong."""
 
+import gzip
 import hashlib
 import http.server
 import os
@@ -95,6 +96,12 @@ def test_text_without_white_space_is_not_held_back(file: Path, monkeypatch: pyte
     monkeypatch.setattr(text, "LONGEST_WORD", 8)
     file.write_text("abcd" * 5)
     assert [len(piece) for piece in iter_text(file, TextConfig(), piece_size=4)] == [8, 8, 4]
+
+
+def test_gzip(file: Path):
+    text = "déjà vu\r\n" * 50
+    file.write_bytes(gzip.compress(text.encode()))
+    assert read(file, piece_size=16) == text.replace("\r", "")
 
 
 def test_large_text_is_not_held_in_memory(file: Path):
@@ -326,6 +333,20 @@ def test_not_utf8(file: Path, content: bytes, byte: int, offset: int, piece_size
     file.write_bytes(content)
     assert error_of(file, piece_size=piece_size) == (
         f"{file}: not UTF-8: byte 0x{byte:02x} at offset {offset}; convert it to UTF-8 first, for example with iconv"
+    )
+
+
+def test_damaged_gzip(file: Path):
+    whole = gzip.compress(b"some text that is long enough")
+    file.write_bytes(whole[:-9])
+    assert error_of(file) == (
+        f"{file}: damaged gzip: compressed file ended before the end-of-stream marker was reached"
+    )
+    file.write_bytes(whole[:-8] + b"\0" * 8)
+    assert error_of(file).startswith(f"{file}: damaged gzip: CRC check failed")
+    file.write_bytes(gzip.compress(b"ab\xff"))
+    assert error_of(file) == (
+        f"{file}: not UTF-8: byte 0xff at offset 2; convert it to UTF-8 first, for example with iconv"
     )
 
 

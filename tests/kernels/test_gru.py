@@ -298,7 +298,7 @@ def test_a_changed_weight_is_never_stale(change, name, reset):
 @native
 def test_kept_weights_in_calls_at_once():
     """Several Python threads use the same weights, and one of them gives memory back."""
-    from gatewise.kernels import native_recurrent
+    from gatewise.kernels import native_calls
 
     given = arguments((9, 4, 20, 33))
     with torch.no_grad():
@@ -310,7 +310,7 @@ def test_kept_weights_in_calls_at_once():
             for i in range(100):
                 count += not torch.equal(ops.gru(**given, backend="native")[0], expected)
                 if thread == 0 and i % 10 == 0:
-                    native_recurrent.release_memory()
+                    native_calls.release_memory()
         return count
 
     with ThreadPoolExecutor(4) as executor:

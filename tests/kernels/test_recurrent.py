@@ -1,6 +1,6 @@
 """The native kernels for the whole family, against the reference in float64: outputs, states, gates and every gradient.
 
-With rows of different lengths, packed rows, sequences that begin anew on the way, and checkpoints.
+With rows of different lengths, packed rows, sequences that begin anew on the way, checkpoints, and what regularises.
 """
 
 from dataclasses import dataclass, replace
@@ -13,14 +13,17 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from gatewise.kernels import ops, packing, reference
+from gatewise.kernels.regularisation import Regularisation
 
 if ops.native_status().available:
-    from gatewise.kernels import native_recurrent
+    from gatewise.kernels import native_extended, native_recurrent
 
 pytestmark = pytest.mark.skipif(not ops.native_status().available, reason=str(ops.native_status().reason))
 
 GATES = {"gru_after": 3, "gru_before": 3, "lstm": 4, "rnn_tanh": 1, "rnn_relu": 1}
 WEIGHTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+GAINS = ("norm_ih", "norm_hh", "norm_c", "norm_c_bias")
+REGULARISED = ("dropout", "zoneout", "norm", "dropout zoneout norm", "dropout expectation norm")
 SIZES = st.sampled_from([1, 2, 3, 7, 8, 15, 16, 17, 31, 33, 64, 100])
 SHAPES = [  # T, B, I, H
     (1, 1, 1, 1),
@@ -53,6 +56,7 @@ class Case:
     resets: bool = False
     threads: int = 2
     seed: int = 0
+    regularised: str = ""  # one of REGULARISED, or nothing
 
 
 CASES = st.builds(
@@ -70,6 +74,7 @@ CASES = st.builds(
     threads=st.sampled_from([1, 2, 3]),
     seed=st.integers(0, 2**16),
 )
+REGULARISED_CASES = st.builds(replace, CASES, regularised=st.sampled_from(REGULARISED))
 
 
 def tensors_of(case: Case) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -101,12 +106,34 @@ def tensors_of(case: Case) -> tuple[dict[str, Any], dict[str, Any]]:
         places = packing.places(how["lengths"])
         tensors["x"] = tensors["x"].flatten(0, 1)[places]
         how |= {"packed": True} | ({"resets": how["resets"].flatten()[places]} if case.resets else {})
+    if case.regularised:
+        more = regularisation_of(case, random)
+        if case.packed:
+            more = more.with_masks(lambda mask: mask.flatten(0, 1)[places])
+        tensors |= more.gains()
+        how["regularisation"] = replace(more, **dict.fromkeys(GAINS))
     return tensors, how
+
+
+def regularisation_of(case: Case, random: torch.Generator) -> Regularisation:
+    """What regularises a case, with random masks (T, B, H) and gains."""
+    lstm, rows, masks = case.cell == "lstm", GATES[case.cell] * case.hidden, {}
+    if "dropout" in case.regularised:
+        masks["dropout"] = (torch.rand(case.batch, case.hidden, generator=random) < 0.7) / 0.7
+    for name, p in (("zoneout_h", 0.3), ("zoneout_c", 0.6))[: 1 + lstm]:
+        if "zoneout" in case.regularised:
+            masks[name] = torch.rand(case.steps, case.batch, case.hidden, generator=random) < p
+        elif "expectation" in case.regularised:
+            masks[name] = p
+    sizes = {"norm_ih": rows, "norm_hh": rows} | ({"norm_c": case.hidden, "norm_c_bias": case.hidden} if lstm else {})
+    if "norm" in case.regularised:
+        masks |= {name: torch.rand(size, generator=random) + 0.5 for name, size in sizes.items()}
+    return Regularisation(**masks)
 
 
 def outcome(case: Case, *, native: bool, checkpoint_every: int | None = None) -> dict[str, Tensor]:
     """y, the last states, the gates and the gradients by name; of the reference in float64."""
-    run = native_recurrent.recurrent if native else reference.recurrent
+    run: Any = native_recurrent.recurrent if native else reference.recurrent
     dtype = torch.float32 if native else torch.float64
     tensors, how = tensors_of(case)
     leaves: dict[str, Any] = {
@@ -115,6 +142,11 @@ def outcome(case: Case, *, native: bool, checkpoint_every: int | None = None) ->
     }
     states = [leaves[name] for name in ("h0", "c0") if leaves[name] is not None]
     weights = [leaves[name] for name in WEIGHTS]
+    if case.regularised:
+        run = native_extended.recurrent if native else reference.recurrent
+        more = how["regularisation"]
+        dropout = None if more.dropout is None else more.dropout.to(dtype)
+        how["regularisation"] = replace(more, dropout=dropout, **{name: leaves[name] for name in GAINS})
     before = torch.get_num_threads()
     torch.set_num_threads(case.threads)
     try:
@@ -136,7 +168,7 @@ def outcome(case: Case, *, native: bool, checkpoint_every: int | None = None) ->
     return named | {f"gradient of {name}": leaf.grad for name, leaf in leaves.items() if leaf is not None}
 
 
-def check(case: Case) -> None:
+def check(case: Case, state_limit: float = 2e-5, gradient_limit: float = 2e-4) -> None:
     found, exact = outcome(case, native=True), outcome(case, native=False)
     assert found.keys() == exact.keys()
     errors = {}
@@ -145,7 +177,16 @@ def check(case: Case) -> None:
         largest = exact[name].abs().max().clamp(min=1e-2)
         errors[name] = ((value.double() - exact[name]).abs().max() / largest).item()
     # Sums of gradients cancel out.
-    assert not {name: e for name, e in errors.items() if not e <= (2e-4 if "gradient" in name else 2e-5)}
+    assert not {
+        name: e for name, e in errors.items() if not e <= (gradient_limit if "gradient" in name else state_limit)
+    }
+
+
+def check_regularised(case: Case) -> None:
+    """Few units have small variances, by whose roots a normalisation divides."""
+    normalised = "norm" in case.regularised
+    scale = (10 if case.hidden > 8 else 100) if normalised else 1
+    check(case, scale * 2e-5, scale * 2e-4)
 
 
 @pytest.mark.parametrize("threads", [1, 2], ids=["1-thread", "2-threads"])
@@ -159,6 +200,19 @@ def test_shapes(shape, cell, threads):
 @given(CASES)
 def test_any_rows(case):
     check(case)
+
+
+@pytest.mark.parametrize("regularised", REGULARISED)
+@pytest.mark.parametrize("cell", GATES)
+@pytest.mark.parametrize("shape", [SHAPES[i] for i in (0, 4, 7, 8)], ids="T{0[0]}-B{0[1]}-I{0[2]}-H{0[3]}".format)
+def test_regularised_shapes(shape, cell, regularised):
+    check_regularised(Case(cell, *shape, regularised=regularised))
+
+
+@settings(max_examples=100, deadline=None)
+@given(REGULARISED_CASES)
+def test_any_regularised_rows(case):
+    check_regularised(case)
 
 
 @settings(max_examples=60, deadline=None)
@@ -223,8 +277,25 @@ def test_registration(cell):
         torch.library.opcheck(torch.ops.gatewise.recurrent.default, (*leaves, *rows), test_utils=checks)
 
 
-@settings(max_examples=60, deadline=None)
-@given(CASES, st.integers(1, 21))
+@pytest.mark.parametrize("cell", GATES)
+def test_registration_of_what_is_regularised(cell):
+    checks = ("test_schema", "test_autograd_registration", "test_faketensor")
+    for case in (
+        Case(cell, 3, 2, 4, 5, regularised="dropout expectation norm"),
+        Case(cell, 4, 3, 4, 5, ragged=True, resets=True, reverse=True, regularised="zoneout"),
+    ):
+        tensors, how = tensors_of(case)
+        more, lstm = how["regularisation"], cell == "lstm"
+        leaves = [tensors[name] for name in ("x", "h0", "c0", *WEIGHTS, *GAINS)]
+        leaves = [None if tensor is None else tensor.requires_grad_() for tensor in leaves]
+        masks = [k if isinstance(k, Tensor) else None for k in (more.dropout, more.zoneout_h, more.zoneout_c)]
+        kept = (0.0, 0.0) if "zoneout" in case.regularised else (0.3, 0.6 if lstm else 0.0)
+        rows = (how.get("lengths"), how.get("resets"), *kept, cell, case.reverse, False, True, 0)
+        torch.library.opcheck(torch.ops.gatewise.extended.default, (*leaves, *masks, *rows), test_utils=checks)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.one_of(CASES, REGULARISED_CASES), st.integers(1, 21))
 def test_checkpoints_change_nothing(case, every):
     plain, sparse = outcome(case, native=True), outcome(case, native=True, checkpoint_every=every)
     for name, value in sparse.items():

@@ -27,6 +27,7 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "RNN-tanh": ("RNN", {}),
     "RNN-relu": ("RNN", {"nonlinearity": "relu"}),
 }
+NATIVE = [kind for kind in KINDS if kind != "LSTM-projection"]
 OPTIONS: dict[str, dict[str, Any]] = {
     "recurrent_dropout": {"recurrent_dropout": 0.4},
     "zoneout": {"zoneout": 0.3},
@@ -254,6 +255,28 @@ def test_normalisation_by_hand():
             exact[:, columns] = centred / (centred.square().mean(1, keepdim=True) + 1e-5).sqrt()
         exact = exact * gain.to(dtype).double() + shift.to(dtype).double()
         torch.testing.assert_close(found.double(), exact, rtol=limit, atol=limit)
+
+
+@every_option
+@pytest.mark.parametrize("kind", NATIVE)
+def test_the_native_backend(kind, option):
+    """Of whole layers, against the reference in float64 with the same masks; second derivatives too."""
+    layer, x = make(kind, backend="native", **OPTIONS[option]), inputs()
+    exact = copy.deepcopy(layer).double()
+    exact.backend = "reference"
+    found = []
+    for own, given in ((layer, x), (exact, x.double())):
+        leaf = given.requires_grad_()
+        y, last = seeded(own, leaf, lengths=LENGTHS, resets=RESETS)
+        leaves = [leaf, *own.parameters()]
+        loss = y.square().sum() + sum(state.sum() for state in flat(last))
+        gradients = torch.autograd.grad(loss, leaves, create_graph=True, materialize_grads=True)
+        norm = torch.stack([gradient.square().sum() for gradient in gradients]).sum()
+        second = torch.autograd.grad(norm, leaves, allow_unused=True, materialize_grads=True)
+        found.append([y, *flat(last), *gradients, *second])
+    for value, expected in zip(*found, strict=True):
+        largest = float(expected.detach().abs().max().clamp(min=1e-2))
+        assert float((value - expected).detach().abs().max()) <= 2e-3 * largest  # four units may have a small variance
 
 
 @every_kind
@@ -522,11 +545,11 @@ def test_autocast(kind):
     with torch.autocast("cpu", dtype=torch.bfloat16):
         y, last = seeded(layer, x)
     assert {tensor.dtype for tensor in (y, *flat(last))} == {torch.bfloat16}
-    assert (y - exact[0]).abs().mean() < 0.03  # single ones differ more, where a variance is small
+    assert (y - exact[0]).abs().median() < 5e-3  # single ones differ more, where a variance is small
     y.float().sum().backward()
     assert all(parameter.grad.dtype == torch.float32 for parameter in layer.parameters())
     half = seeded(layer.bfloat16(), x.bfloat16())
-    assert (half[0] - exact[0]).abs().mean() < 0.03
+    assert (half[0] - exact[0]).abs().median() < 5e-3
 
 
 @pytest.mark.parametrize("kind", ["GRU", "LSTM-projection"])
@@ -678,6 +701,15 @@ def test_what_a_backend_lacks(name, backend):
     with pytest.raises(BackendError) as error:
         getattr(gw, name)(I, H, backend=backend, layer_norm=True)(inputs())
     assert str(error.value) == f"{name.lower()}: backend {backend!r} has no regularisation; use backend='auto'"
+
+
+@pytest.mark.parametrize("name", ["GRU", "LSTM", "RNN"])
+def test_what_the_native_backend_lacks(name):
+    layer = getattr(gw, name)(I, H, backend="native", zoneout=0.1).eval()
+    with pytest.raises(BackendError) as error:
+        torch.func.vmap(lambda x: layer(x)[0], 1)(inputs())
+    lack = "regularisation under the transforms of torch.func"
+    assert str(error.value) == f"{name.lower()}: backend 'native' has no {lack}; use backend='auto'"
 
 
 def test_a_stream_has_neither_layer_norm_nor_zoneout():

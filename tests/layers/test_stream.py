@@ -43,9 +43,9 @@ def instruction_sets() -> list[str]:
 
 @pytest.fixture
 def instruction_set(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    from gatewise.kernels import native_recurrent
+    from gatewise.kernels import native_calls
 
-    monkeypatch.setattr(native_recurrent, "float32_instruction_set", lambda: request.param)
+    monkeypatch.setattr(native_calls, "float32_instruction_set", lambda: request.param)
 
 
 each_instruction_set = pytest.mark.parametrize("instruction_set", instruction_sets(), indirect=True)

@@ -6,7 +6,7 @@ import torch
 from gatewise.config import LanguageModelConfig, TrainingConfig
 from gatewise.errors import RunError
 from gatewise.models.language_model import LanguageModelNetwork
-from gatewise.run_folder import save_tensors
+from gatewise.run_folder import load_tensors, save_tensors
 from gatewise.training.checkpoint import (
     Progress,
     load_checkpoint,
@@ -73,12 +73,12 @@ def test_a_state_that_is_not_carried_is_none(tmp_path):
 def test_numbers_come_back(tmp_path):
     network, optimizer = build({}, RULES["sgd"])
     path = tmp_path / "last.safetensors"
-    progress = Progress(step=3, epoch=1, index=2, best_loss_nats=0.1 + 0.2)
+    progress = Progress(step=3, epoch=1, index=2, best={"loss_nats": 0.1 + 0.2})
     progress.since_line.add(64, 1 / 3, 0.1, 1e-3)
     save_checkpoint(path, network, optimizer, None, progress, "the text")
     checkpoint = load_checkpoint(path)
     assert checkpoint.progress == progress
-    assert (checkpoint.text, checkpoint.threads) == ("the text", torch.get_num_threads())
+    assert (checkpoint.data, checkpoint.threads) == ("the text", torch.get_num_threads())
 
 
 def test_weights_of_another_network_are_refused(tmp_path):
@@ -104,3 +104,26 @@ def test_what_is_no_checkpoint(tmp_path):
     with pytest.raises(RunError) as error:
         load_checkpoint(path)
     assert str(error.value) == f"{path}: damaged: not a checkpoint of a training"
+
+
+def test_a_checkpoint_of_the_first_version(tmp_path):
+    """It called the units tokens, the best metrics best_loss_nats and the data text."""
+    network, optimizer = build({}, RULES["sgd"])
+    path = tmp_path / "last.safetensors"
+    progress = Progress(step=3, epoch=1, index=2, best={"loss_nats": 1.5})
+    progress.since_start.add(64, 3.0, 0.5, 0.25)
+    save_checkpoint(path, network, optimizer, None, progress, "the text")
+    tensors, metadata = load_tensors(path)
+    old = metadata["progress"] | {"best_loss_nats": 1.5}
+    del old["best"]
+    for name in ("since_start", "since_epoch", "since_line"):
+        sums = old[name]
+        old[name] = {
+            "tokens": sums["units"],
+            "loss_nats": sums["loss"],
+            **{key: sums[key] for key in ("steps", "gradient_norm", "seconds")},
+        }
+    save_tensors(path, tensors, {"progress": old, "threads": metadata["threads"], "text": metadata["data"]})
+    checkpoint = load_checkpoint(path)
+    assert checkpoint.progress == progress
+    assert checkpoint.data == "the text"

@@ -24,13 +24,19 @@ def test_in_a_parameter(network, inputs):
     with torch.no_grad():
         network.gru.weight_hh_l1[3, 2] = torch.nan
     assert bad_parameter(network) == "gru.weight_hh_l1"
-    assert where_it_began(network, inputs, None) == "in the parameter gru.weight_hh_l1, which the step before left so"
+    assert (
+        where_it_began(network, network.activations(inputs, None), None)
+        == "in the parameter gru.weight_hh_l1, which the step before left so"
+    )
 
 
 def test_in_the_carried_state(network, inputs):
     state = torch.zeros(2, 3, 6)
     state[1, 2, 0] = torch.inf
-    assert where_it_began(network, inputs, state) == "in the state carried from the window before"
+    assert (
+        where_it_began(network, network.activations(inputs, state), state)
+        == "in the state carried from the window before"
+    )
 
 
 def test_in_a_gru_layer(network, inputs, monkeypatch):
@@ -42,22 +48,22 @@ def test_in_a_gru_layer(network, inputs, monkeypatch):
 
     gru = ops.gru
     monkeypatch.setattr(ops, "gru", overflows)
-    assert where_it_began(network, inputs, None) == "in gru layer 1 at time step 3 of 0 to 7"
+    assert where_it_began(network, network.activations(inputs, None), None) == "in gru layer 1 at time step 3 of 0 to 7"
 
 
 def test_in_the_output(network, inputs):
     network.output.register_forward_hook(lambda _, __, output: output.index_fill(0, torch.tensor([2]), torch.nan))
-    assert where_it_began(network, inputs, None) == "in output at time step 2 of 0 to 7"
+    assert where_it_began(network, network.activations(inputs, None), None) == "in output at time step 2 of 0 to 7"
 
 
 def test_in_the_embedding(network, inputs):
     network.embedding.register_forward_hook(lambda _, __, output: output.index_fill(0, torch.tensor([6]), torch.inf))
-    assert where_it_began(network, inputs, None) == "in embedding at time step 6 of 0 to 7"
+    assert where_it_began(network, network.activations(inputs, None), None) == "in embedding at time step 6 of 0 to 7"
 
 
 def test_nowhere(network, inputs):
     assert bad_parameter(network) is None
-    assert where_it_began(network, inputs, None) == (
+    assert where_it_began(network, network.activations(inputs, None), None) == (
         "nowhere when the batch was run once more without dropout: the values are at the edge of their range"
     )
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
+import gatewise.training.language_task
 import gatewise.training.loop
 from gatewise.config import LanguageModelConfig, LanguageModelJob, TextConfig, TrainingConfig
 from gatewise.data.batches import open_tokens
@@ -13,6 +14,7 @@ from gatewise.errors import NonFiniteLoss
 from gatewise.models.language_model import LanguageModelNetwork
 from gatewise.run_folder import RunFolder, load_tensors, read_header
 from gatewise.training.language_model import LanguageModel
+from gatewise.training.language_task import LanguageTask
 from gatewise.training.loop import TrainingLoop
 from gatewise.training.observer import Observer
 from gatewise.training.preparation import cut_windows, tokenize
@@ -95,7 +97,7 @@ def test_samples_do_not_disturb_the_training(tmp_path, fit, without_times):
 
 def test_early_stopping(tmp_path, fit, monkeypatch, recorder):
     losses = iter([3.0, 2.0, 2.5, 1.9, 1.9, 2.2, 5.0])
-    monkeypatch.setattr(gatewise.training.loop, "mean_loss", lambda *_: (next(losses), 100))
+    monkeypatch.setattr(gatewise.training.language_task, "mean_loss", lambda *_: (next(losses), 100))
     model = fit(tmp_path / "run", epochs=5, validate_every=3, patience=2)
     assert (model.result.steps, model.result.step) == (15, 9)
     assert model.result.evaluation.loss_nats == 1.9
@@ -110,13 +112,13 @@ def test_early_stopping(tmp_path, fit, monkeypatch, recorder):
 def test_the_best_weights_are_kept(tmp_path, fit, monkeypatch):
     saved = []
     losses = iter([3.0, 1.0, 2.0])
-    mean_loss = gatewise.training.loop.mean_loss
+    mean_loss = gatewise.training.language_task.mean_loss
 
     def note_weights(network, windows):
         saved.append({name: parameter.detach().clone() for name, parameter in network.named_parameters()})
         return next(losses), mean_loss(network, windows)[1]
 
-    monkeypatch.setattr(gatewise.training.loop, "mean_loss", note_weights)
+    monkeypatch.setattr(gatewise.training.language_task, "mean_loss", note_weights)
     model = fit(tmp_path / "run", max_steps=20, validate_every=10)
     for name, parameter in model.network.named_parameters():
         assert torch.equal(parameter, saved[1][name])
@@ -143,18 +145,8 @@ def test_steps_are_those_of_a_plain_loop(tmp_path, text, windows):
     network = LanguageModelNetwork(tokenizer.size, LanguageModelConfig(hidden_size=12))
     copy = LanguageModelNetwork(tokenizer.size, LanguageModelConfig(hidden_size=12))
     copy.load_state_dict(network.state_dict())
-    loop = TrainingLoop(
-        network,
-        batches,
-        None,
-        config,
-        RunFolder(tmp_path),
-        characters_per_token=1.0,
-        sample=None,
-        model_metadata={},
-        text="",
-        observer=Observer(),
-    )
+    task = LanguageTask(network, batches, None)
+    loop = TrainingLoop(task, config, RunFolder(tmp_path), model_metadata={}, data="", observer=Observer())
     optimizer = torch.optim.SGD(copy.parameters(), lr=0.5)
     for epoch in range(2):
         state = None
@@ -219,7 +211,7 @@ def test_a_loss_that_begins_in_a_layer(tmp_path, fit, monkeypatch):
             yield name, output.index_fill(0, torch.tensor([5]), torch.nan) if name == "gru layer 0" else output
 
     monkeypatch.setattr(LanguageModelNetwork, "activations", nan_at_5)
-    monkeypatch.setattr(gatewise.training.loop, "cross_entropy", lambda logits, _: logits.sum() * torch.inf)
+    monkeypatch.setattr(gatewise.training.language_task, "cross_entropy", lambda logits, _: logits.sum() * torch.inf)
     with pytest.raises(NonFiniteLoss) as error:
         fit(tmp_path / "run", data={"windows": "random"}, clip_norm=None)
     assert "inf at training step 1; it began in gru layer 0 at time step 5 of 0 to 7; resume" in str(error.value)
@@ -231,7 +223,7 @@ def test_a_gradient_that_is_not_finite(tmp_path, fit, monkeypatch):
         logits.register_hook(lambda gradient: gradient * torch.nan)
         return logits.mean()
 
-    monkeypatch.setattr(gatewise.training.loop, "cross_entropy", no_gradient)
+    monkeypatch.setattr(gatewise.training.language_task, "cross_entropy", no_gradient)
     with pytest.raises(NonFiniteLoss) as error:
         fit(tmp_path / "run")
     assert str(error.value).startswith(
@@ -263,7 +255,7 @@ def test_spoilt_parameters_are_not_saved(tmp_path, fit, monkeypatch):
 
 def test_a_validation_loss_that_is_not_finite(tmp_path, fit, monkeypatch):
     losses = iter([3.0, math.nan])
-    monkeypatch.setattr(gatewise.training.loop, "mean_loss", lambda *_: (next(losses), 100))
+    monkeypatch.setattr(gatewise.training.language_task, "mean_loss", lambda *_: (next(losses), 100))
     with pytest.raises(NonFiniteLoss, match=r"^the validation loss is nan after training step 5; it began in the net"):
         fit(tmp_path / "run", validate_every=5)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-import gatewise.training.loop
+import gatewise.training.language_task
 from gatewise import run_folder
 from gatewise.errors import ConfigError, InputError, RunError, TextError
 from gatewise.run_folder import RunFolder
@@ -138,7 +138,7 @@ def test_a_second_ctrl_c_stops_at_once(tmp_path, fit, monkeypatch):
         os.kill(os.getpid(), signal.SIGINT)
         raise AssertionError("still running")
 
-    monkeypatch.setattr(gatewise.training.loop, "mean_loss", two_ctrl_c)
+    monkeypatch.setattr(gatewise.training.language_task, "mean_loss", two_ctrl_c)
     handler = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt) as error:
         fit(tmp_path / "run", epochs=2)

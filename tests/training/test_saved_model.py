@@ -5,6 +5,7 @@ import json
 import pytest
 
 from gatewise import run_folder
+from gatewise.data.tokenizers import Tokenizer
 from gatewise.errors import RunError
 from gatewise.run_folder import RunFolder, load_tensors, save_tensors
 from gatewise.training.runs import load
@@ -24,10 +25,10 @@ def edit(path, old: str, new: str) -> None:
 
 
 def test_it_comes_back(run):
-    job, tokenizer, tensors, metadata = read_model(run)
+    job, documents, tensors, metadata = read_model(run)
     assert job == read_job(run)
     assert job.model.hidden_size == 12
-    assert tensors["output.bias"].shape == (tokenizer.size,)
+    assert tensors["output.bias"].shape == (Tokenizer.from_json(documents["tokenizer"]).size,)
     assert metadata["task"] == "language-model"
     assert run.config.read_text().startswith("format = 1\n")
 

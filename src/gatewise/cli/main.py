@@ -3,8 +3,8 @@
 Nothing here imports torch before a command needs it, so that `gatewise --help` answers at once.
 """
 
-import dataclasses
 import difflib
+import functools
 import io
 import json
 import os
@@ -43,13 +43,31 @@ train = App(name="train", help="Train a model; writes a run folder.")
 init = App(name="init", help="Print a configuration with every key, its meaning and its default.")
 app.command(train)
 app.command(init)
-train.command(
-    "gatewise.cli.train:train_language_model",  # imported when it is asked for
-    name="language-model",
-    help="Train a language model on a text; write what it learns, and how, to a run folder.\n\n"
+
+
+def _print_configuration(task: str) -> None:
+    from gatewise.config import JOBS, commented_toml
+
+    print(commented_toml(JOBS[task]), end="")
+
+
+_ORDER = (
     "An option given here comes before the file's, and the file's before the default. With --resume the run's own "
-    "configuration takes the place of the defaults, and no text need be named: the run has kept it.",
+    "configuration takes the place of the defaults, and nothing need be named: the run has kept what it reads."
 )
+for _task, _about in {
+    "language-model": "Train a language model on a text; write what it learns, and how, to a run folder.",
+    "classifier": "Train a classifier on texts or sequences with labels; sizes are decided by the examples.",
+    "tagger": "Train a tagger on sequences with a tag, or numbers, for each step; sizes are decided by the sequences.",
+    "translator": "Train a translator on sentences with their translations; sizes are decided by the pairs.",
+}.items():
+    _function = f"gatewise.cli.train:train_{_task.replace('-', '_')}"  # imported when it is asked for
+    train.command(_function, name=_task, help=f"{_about}\n\n{_ORDER}")
+    init.command(
+        functools.partial(_print_configuration, _task),
+        name=_task,
+        help=f"Print a {_task}'s configuration as TOML: save it, change it, and train with --config.",
+    )
 app.command(
     "gatewise.cli.interchange:export_run",
     name="export",
@@ -129,23 +147,60 @@ def _survive_any_encoding() -> None:
 @app.command
 def evaluate(
     run: Annotated[Path, _RUN],
-    text: Annotated[str, Parameter(help="A UTF-8 file, or the name of a corpus.")],
+    data: Annotated[str, Parameter(help="What the model is to be judged on: the like of what it was trained on.")],
     /,
     *,
     device: Annotated[Device, _DEVICE] = "auto",
     as_json: Annotated[bool, _JSON] = False,
 ) -> None:
-    """Say how well a run's model predicts a text: loss, perplexity, bits per character."""
-    from gatewise.cli import terminal
-    from gatewise.run_folder import RunFolder
-    from gatewise.training.language_model import LanguageModel
+    """Say how good a run's model is on some data, beside a baseline.
 
-    found = LanguageModel.from_run(RunFolder(run), device).evaluate(text)
-    if as_json:
-        terminal.print_json(dataclasses.asdict(found))
-        return
-    unknown = f", {found.unknown_tokens:,} of them unknown to the model" if found.unknown_tokens else ""
-    print(f"{terminal.scores(dataclasses.asdict(found))}, {found.tokens:,} tokens{unknown}")
+    A language model predicts a text: a UTF-8 file, or the name of a corpus.
+    """
+    from gatewise.cli.predict import evaluate_run
+
+    evaluate_run(run, data, device, as_json)
+
+
+@app.command
+def predict(
+    run: Annotated[Path, _RUN],
+    data: Annotated[
+        str, Parameter(help="What to predict for, without labels; - is standard input.", allow_leading_hyphen=True)
+    ],
+    /,
+    *,
+    out: Annotated[Path | None, Parameter(help="A file to write to: .jsonl, .csv or .tsv; else it is printed.")] = None,
+    device: Annotated[Device, _DEVICE] = "auto",
+    as_json: Annotated[
+        bool, Parameter(name="--json", help="Print a JSON object for each example, a line each.")
+    ] = False,
+) -> None:
+    """Predict with a run's model, an example a line."""
+    from gatewise.cli.predict import predict_run
+
+    predict_run(run, data, out, device, as_json)
+
+
+@app.command
+def translate(
+    run: Annotated[Path, _RUN],
+    file: Annotated[Path | None, Parameter(help="A sentence a line, UTF-8; by default standard input.")] = None,
+    /,
+    *,
+    beams: Annotated[int, Parameter(help="Hypotheses that are kept open; 1: greedy.", converter=_whole)] = 5,
+    alpha: Annotated[float, Parameter(help="How much long translations are favoured; 0: not.")] = 0.6,
+    temperature: Annotated[float | None, Parameter(help="Draw each token instead, with this temperature.")] = None,
+    seed: Annotated[int, Parameter(help="Of the draws.", converter=_whole)] = 0,
+    device: Annotated[Device, _DEVICE] = "auto",
+    as_json: Annotated[
+        bool, Parameter(name="--json", help="Print a JSON object for each line, with attention.")
+    ] = False,
+) -> None:
+    """Translate line by line with a translator's run: each line as soon as it is read."""
+    from gatewise.cli.predict import translate_lines
+
+    translate_lines(run, file, device, as_json, beams=beams, alpha=alpha, temperature=temperature, seed=seed)
 
 
 @app.command
@@ -188,14 +243,6 @@ def generate(
     print(flush=True)
     if seed is None:
         print(f"(--seed {chosen} writes this again)", file=sys.stderr)
-
-
-@init.command(name="language-model")
-def init_language_model() -> None:
-    """Print a language model's configuration as TOML: save it, change it, and train with --config."""
-    from gatewise.config import LanguageModelJob, commented_toml
-
-    print(commented_toml(LanguageModelJob), end="")
 
 
 @app.command

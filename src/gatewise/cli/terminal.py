@@ -13,8 +13,10 @@ from typing import Any, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
 from rich.text import Text
 
+from gatewise.gates.metric_names import METRICS, in_words
 from gatewise.training.observer import Observer
 
 PLAIN_INTERVAL = 10.0  # seconds between lines of progress where no bar can be drawn
@@ -59,10 +61,29 @@ def number(value: float) -> str:
 
 def scores(metrics: Mapping[str, Any]) -> str:
     """`loss 1.512 nats, perplexity 4.536, 2.181 bits per character`."""
-    parts = [f"loss {metrics['loss_nats']:.3f} nats", f"perplexity {number(metrics['perplexity'])}"]
-    if metrics.get("bits_per_char") is not None:
-        parts.append(f"{metrics['bits_per_char']:.3f} bits per character")
-    return ", ".join(parts)
+    return in_words(metrics)
+
+
+def speed(metrics: Mapping[str, Any]) -> str:
+    """`63,000 tokens/s`, from what a line of metrics, or a result, has as `tokens_per_second`."""
+    key = next(key for key in metrics if key.endswith("_per_second"))
+    return f"{number(metrics[key])} {key.removesuffix('_per_second')}/s"
+
+
+def print_evaluation(console: Console, evaluation: Any) -> None:
+    """A table of the metrics of an evaluation: value, interval, and what the baseline reaches."""
+    from gatewise.training.bootstrap import LEVEL
+
+    table = Table(box=None, pad_edge=False)
+    table.add_column("")
+    for header in ("value", f"{LEVEL:.0%} interval", "baseline"):
+        table.add_column(header, justify="right")
+    for key, found in evaluation.metrics.items():
+        metric = METRICS[key]
+        low, high, value = (metric.write(number) for number in (found.low, found.high, found.value))
+        baseline = metric.write(evaluation.baseline[key]) if key in evaluation.baseline else ""
+        table.add_row(metric.name, value, f"{low} to {high}", baseline)
+    console.print(table)
 
 
 def print_rows(console: Console, rows: Mapping[str, str]) -> None:
@@ -132,12 +153,13 @@ class TrainingProgress(Observer):
         if now - self.shown < interval and step < self.steps:
             return
         self.shown = now
-        speed = f"{number(metrics['tokens_per_second'])} tokens/s"
+        fast = speed(metrics)
         if self.bar.disable:
-            self._print(f"step {step:,}/{self.steps:,}  epoch {metrics['epoch']}  {scores(metrics)}  {speed}")
+            self._print(f"step {step:,}/{self.steps:,}  epoch {metrics['epoch']}  {scores(metrics)}  {fast}")
         else:
-            speed = f"loss {metrics['loss_nats']:.3f}  {speed}"
-            self.bar.update(self.bar.task_ids[0], completed=step, epoch=metrics["epoch"], speed=speed, refresh=True)
+            loss = next(value for key, value in metrics.items() if key.startswith("loss"))
+            shown = f"loss {loss:.3f}  {fast}"
+            self.bar.update(self.bar.task_ids[0], completed=step, epoch=metrics["epoch"], speed=shown, refresh=True)
 
     def on_validation(self, metrics: dict[str, Any] | None, sample: dict[str, Any] | None) -> None:
         """Print how well the network predicts, and what it writes."""

@@ -1,1 +1,1 @@
-"""From a text to batches of tokens."""
+"""From the files that people have to batches: readers, splits, vocabularies, scalers, batches."""

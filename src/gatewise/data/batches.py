@@ -143,17 +143,31 @@ class ConsecutiveWindows(TrainingWindows):
     """B lanes side by side, each read from its start to its end, so that the state carries over between batches.
 
     The lanes are equal parts of the text, which begins anew at a random offset below T in each epoch.
+
+    variation: the ends of the windows, but the last of an epoch, are moved by up to this part of T, either way; so
+    lengths are mixed, as in Merity, Keskar, Socher, "Regularizing and Optimizing LSTM Language Models", 2017, section
+    3, but as many windows make an epoch. Below 0.5.
     """
 
     carries_state = True
 
+    def __init__(
+        self, tokens: Tensor, batch_size: int, sequence_length: int, seed: int, variation: float = 0.0
+    ) -> None:
+        super().__init__(tokens, batch_size, sequence_length, seed)
+        self._most = int(variation * sequence_length)
+
     def _start_epoch(self, tokens: Tensor, random: np.random.Generator) -> None:
         self._lane = (len(tokens) - 1) // self.batch_size
         self._text = tokens
+        self._ends = np.arange(self.batches_per_epoch + 1) * self.sequence_length
+        if self._most:
+            self._ends[1:-1] += random.integers(-self._most, self._most, self.batches_per_epoch - 1, endpoint=True)
 
     def _window(self, index: int) -> Tensor:
-        start = self._text.storage_offset() + index * self.sequence_length
-        return self._text.as_strided((self.sequence_length + 1, self.batch_size), (1, self._lane), start)
+        start, end = self._ends[index : index + 2].tolist()
+        offset = self._text.storage_offset() + start
+        return self._text.as_strided((end - start + 1, self.batch_size), (1, self._lane), offset)
 
 
 class RandomWindows(TrainingWindows):

@@ -9,14 +9,18 @@ tokens of the pieces joined are the tokens of the text.
 
 import codecs
 import difflib
+import gzip
 import io
 import json
 import os
 import re
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import BinaryIO, cast
 
 from gatewise.config import TextConfig
+from gatewise.data.files import reason_of
 from gatewise.errors import TextError
 
 PIECE_SIZE = 1 << 16  # bytes; a bpe tokenizer encodes pieces of 1 MiB at 0.4 of the speed and with 140 MB more memory
@@ -32,8 +36,9 @@ _UP_TO_LAST_WORD = re.compile(r".*(?:\w(?= )|\S(?=\n))", re.DOTALL)
 def iter_text(source: str | Path, config: TextConfig, *, piece_size: int = PIECE_SIZE) -> Iterator[str]:
     """The cleaned text of `source`, piece by piece; joined, the pieces are the whole text.
 
-    source: a name of CORPORA, or the path of a UTF-8 text (write `./time-machine` for a file that bears the name of a
-        corpus). A byte order mark is dropped, and every line ending becomes one newline, as in Python's text files.
+    source: a name of CORPORA, or the path of a UTF-8 text, plain or gzip (write `./time-machine` for a file that bears
+        the name of a corpus). A byte order mark is dropped, and every line ending becomes one newline, as in Python's
+        text files.
     config: letters_only, lower_case and max_characters are applied here, in this order, as the Time Machine tutorials
         do: clean, then cut.
     piece_size: bytes read at a time.
@@ -122,7 +127,7 @@ def _decoded(path: Path, piece_size: int) -> Iterator[str]:
     offset = 0  # of the first byte that is not decoded yet
     at_start = True
     try:
-        with path.open("rb") as file:
+        with _opened(path) as file:
             while True:
                 data = file.read(piece_size)
                 text = utf8.decode(data, final=not data)
@@ -137,8 +142,20 @@ def _decoded(path: Path, piece_size: int) -> Iterator[str]:
             f"{path}: not UTF-8: byte 0x{error.object[error.start]:02x} at offset {offset + error.start}; "
             "convert it to UTF-8 first, for example with iconv"
         ) from error
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise TextError(f"{path}: damaged gzip: {reason_of(error)}") from error
     except OSError as error:
         raise TextError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def _opened(path: Path) -> BinaryIO:
+    """The file, decompressed if it is gzip."""
+    file = path.open("rb")
+    compressed = file.peek(2).startswith(b"\x1f\x8b")
+    if not compressed:
+        return file
+    file.close()
+    return cast(BinaryIO, gzip.open(path, "rb"))
 
 
 def _letters_only(pieces: Iterable[str]) -> Iterator[str]:

@@ -16,6 +16,7 @@ import numpy as np
 import tokenizers
 
 from gatewise.config import TextConfig
+from gatewise.data.documents import load_document
 from gatewise.errors import InputError
 from gatewise.run_folder import atomic_write
 
@@ -99,14 +100,7 @@ class Tokenizer(ABC):
     @staticmethod
     def load(path: str | Path) -> "Tokenizer":
         """The tokenizer of a file; InputError, naming the file, if it is missing, damaged or newer."""
-        try:
-            return Tokenizer.from_json(Path(path).read_text(encoding="utf-8"))
-        except OSError as error:
-            raise InputError(f"{path}: cannot be read: {error.strerror}") from error
-        except UnicodeDecodeError as error:
-            raise InputError(f"{path}: not a tokenizer: no UTF-8 at byte {error.start}") from error
-        except InputError as error:
-            raise InputError(f"{path}: {error}") from error
+        return load_document("tokenizer", path, Tokenizer.from_json)
 
     def _document(self) -> dict[str, object]:
         return {"kind": self.kind, "version": VERSION, "vocabulary": self.vocabulary}

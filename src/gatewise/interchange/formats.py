@@ -190,8 +190,8 @@ def run_metadata(run: str | Path) -> dict[str, str]:
     folder = RunFolder(run)
     metadata = {"task": folder.check_existing(), "config": folder.config.read_text(encoding="utf-8")}
     for name in _DOCUMENTS:
-        if (path := folder.path / f"{name}.json").exists():
-            metadata[name] = path.read_text(encoding="utf-8")
+        if folder.document(name).exists():
+            metadata[name] = folder.document(name).read_text(encoding="utf-8")
     return metadata
 
 
@@ -199,7 +199,7 @@ def _read_before(folder: RunFolder) -> np.ndarray | None:
     """Tokens (T, B) from all over the text that a run was trained on; None if it has none, or too few."""
     if not folder.tokens.exists() or not folder.checkpoint.exists():
         return None
-    tokens = open_tokens(TokenFile.from_json(load_checkpoint(folder.checkpoint).text, folder.tokens))
+    tokens = open_tokens(TokenFile.from_json(load_checkpoint(folder.checkpoint).data, folder.tokens))
     steps, batch = _CALIBRATION
     if len(tokens) < steps:
         return None

@@ -12,9 +12,9 @@ from gatewise.kernels import packing, reference, torch_kernels
 from gatewise.kernels.regularisation import Regularisation
 
 try:
-    from gatewise.kernels import native_recurrent
+    from gatewise.kernels import native_calls, native_extended, native_recurrent
 except ImportError as error:
-    native_recurrent = None
+    native_calls = native_extended = native_recurrent = None
     WHY_NOT_NATIVE = (
         f"it is not part of this installation ({error}); reinstall gatewise where there is a C++17 compiler"
     )
@@ -45,7 +45,7 @@ def run(
     """y, the last states and the gates, by the backend that was asked for, of arguments that were checked."""
     backend = _choose(op, backend, cell, x, states[0], weights, lengths, resets, return_gates, regularisation)
     if backend == "native":
-        more = (lengths, batch_sizes, resets, return_gates, checkpoint_every)
+        more = (lengths, batch_sizes, resets, return_gates, checkpoint_every, regularisation)
         return _run_natively(cell, x, states, weights, reverse, *more)
     how: dict[str, Any] = {"reverse": reverse, "lengths": lengths, "checkpoint_every": checkpoint_every}
     if backend == "torch":
@@ -103,7 +103,10 @@ def _choose(
 def _native_lacks(weights, lengths, return_gates, regularisation) -> str | None:
     """What keeps the native backend from serving a call, whatever the dtypes; None if nothing does."""
     if regularisation is not None:
-        return "regularisation"
+        if torch._C._are_functorch_transforms_active():
+            return "regularisation under the transforms of torch.func"
+        if regularisation.dropout is not None and regularisation.dropout.requires_grad:
+            return "gradients of a mask"
     if forward_ad._current_level >= 0:
         return "derivatives in forward mode"
     if return_gates and lengths is not None and _transformed():
@@ -132,9 +135,10 @@ def _transformed() -> bool:
 
 
 def _run_natively(
-    cell, x, states, weights, reverse, lengths, batch_sizes, resets, return_gates, checkpoint_every
+    cell, x, states, weights, reverse, lengths, batch_sizes, resets, return_gates, checkpoint_every, regularisation
 ) -> Outcome:
     assert native_recurrent is not None  # _choose saw to it
+    assert native_extended is not None
     how: dict[str, Any] = {"reverse": reverse, "return_gates": return_gates, "checkpoint_every": checkpoint_every}
     if lengths is not None or batch_sizes is not None or resets is not None:
         how["packed"] = batch_sizes is not None
@@ -142,4 +146,6 @@ def _run_natively(
             lengths = packing.lengths_of(batch_sizes)
         how["lengths"] = None if lengths is None else lengths.cpu().contiguous()
         how["resets"] = None if resets is None else resets.cpu()
+    if regularisation is not None:
+        return native_extended.recurrent(cell, x, states, weights, regularisation, **how)
     return native_recurrent.recurrent(cell, x, states, weights, **how)

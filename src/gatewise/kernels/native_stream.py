@@ -7,11 +7,11 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from gatewise.kernels import _native, native_recurrent
+from gatewise.kernels import _native, native_calls
 
 MOST_INT8_INPUTS = 65_536  # of a row: int32 holds the sum of that many products of bytes
 
-most_threads = native_recurrent.most_threads
+most_threads = native_calls.most_threads
 
 
 def open_stream(
@@ -31,5 +31,5 @@ def open_stream(
         where there is no bias.
     instruction_set: one of `_native.stream_instruction_sets()`; if None the best of those that gru() may use, too.
     """
-    name = instruction_set or native_recurrent.float32_instruction_set()
+    name = instruction_set or native_calls.float32_instruction_set()
     return _native.Stream(name, *sizes, reset == "before", int8, parameters, names)

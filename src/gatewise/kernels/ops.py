@@ -4,8 +4,8 @@ What they share:
 
     x (T, B, I): inputs; or (sum of lengths, I), packed, with batch_sizes.
     bias_ih, bias_hh: both None if there are none.
-    backend: "native" (float32 and bfloat16 on the CPU), "torch" (no reset="before", no resets, no gates),
-        "reference" (anything), or "auto": the first of these that can serve.
+    backend: "native" (float32 and bfloat16 on the CPU), "torch" (no reset="before", no resets, no gates,
+        no regularisation), "reference" (anything), or "auto": the first of these that can serve.
     reverse: run from the last step to the first; y stays in the order of x, the last state is that after step 0.
     lengths (B,) integer: steps of each row, in any order, from 0 to T. What comes after them is read by none; y and the
         gates are zeros there. A row's last state is that after its last real step, in reverse after step 0.
@@ -17,8 +17,7 @@ What they share:
     return_gates: give, as another result, a dict of what every gate was at every step, each (T, B, H), without
         gradient, "h", the states themselves, among them.
     checkpoint_every: keep the states of every so many steps only and compute the rest again in the backward sweep.
-    regularisation: masks of recurrent dropout and zoneout, gains of layer normalisation; the reference backend alone
-        has them.
+    regularisation: masks of recurrent dropout and zoneout, gains of layer normalisation.
 
 In bfloat16 the native backend keeps the state and all sums in float32. Under `torch.autocast` all tensors are first
 brought to autocast's dtype, and so are the results; gradients arrive in the dtype of what was given. Layer
@@ -37,7 +36,7 @@ from torch import Tensor
 
 from gatewise.errors import InputError
 from gatewise.kernels import arguments, backends
-from gatewise.kernels.backends import BACKENDS, NATIVE_DTYPES, native_recurrent
+from gatewise.kernels.backends import BACKENDS, NATIVE_DTYPES, native_calls
 from gatewise.kernels.regularisation import Regularisation
 
 __all__ = ["BACKENDS", "NATIVE_DTYPES", "NONLINEARITIES", "RESETS", "gru", "lstm", "native_status", "rnn"]
@@ -63,9 +62,9 @@ class NativeStatus:
 
 def native_status() -> NativeStatus:
     """What the native kernel of this installation can do on this machine."""
-    if native_recurrent is None:
+    if native_calls is None:
         return NativeStatus(False, None, False, backends.WHY_NOT_NATIVE)
-    return NativeStatus(True, native_recurrent.instruction_set(), native_recurrent.OPENMP, None)
+    return NativeStatus(True, native_calls.instruction_set(), native_calls.OPENMP, None)
 
 
 def release_memory() -> None:
@@ -74,8 +73,8 @@ def release_memory() -> None:
     What it keeps is bounded: a workspace for each calling thread, as large as its largest call needed, and at most
     512 MB of buffers and 128 MB of packed weights. Of the workspaces, that of the calling thread is given back.
     """
-    if native_recurrent is not None:
-        native_recurrent.release_memory()
+    if native_calls is not None:
+        native_calls.release_memory()
 
 
 def gru(

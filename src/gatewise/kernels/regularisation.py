@@ -46,6 +46,20 @@ class Regularisation:
         h, c = (function(k) if isinstance(k, Tensor) else k for k in (self.zoneout_h, self.zoneout_c))
         return replace(self, zoneout_h=h, zoneout_c=c)
 
+    def gains(self) -> dict[str, Tensor | None]:
+        """Gains and shift by name: what of it has gradients."""
+        return {
+            "norm_ih": self.norm_ih,
+            "norm_hh": self.norm_hh,
+            "norm_c": self.norm_c,
+            "norm_c_bias": self.norm_c_bias,
+        }
+
+    def widened(self) -> "Regularisation":
+        """The same in float32."""
+        numbers = {"dropout": self.dropout, **self.gains()}
+        return replace(self, **{name: value.float() for name, value in numbers.items() if value is not None})
+
     def read(self, h: Tensor) -> Tensor:
         """What the recurrent weights read of a state (B, R)."""
         return h if self.dropout is None else self.dropout * h

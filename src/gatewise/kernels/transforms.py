@@ -135,43 +135,53 @@ def _save_for_second_gradients(ctx, inputs, output) -> None:
 
 
 def _second_gradients(ctx, *incoming: Any) -> Any:
-    """Gradients of the backward operator's, by the reference, which can be derived any number of times.
+    """Gradients of the backward operator's. y and saved have none: they are computed again from what they came from."""
+    *inputs, lengths, resets, dy, dhn, dcn = unwrap_dead_wrappers(ctx.saved_tensors)
+    how = {"reverse": ctx.reverse, "lengths": lengths, "packed": ctx.packed, "resets": resets}
 
-    y and saved have none: the reference computes the forward again, from what they were computed from.
+    def run(x, h0, c0, *weights):
+        return reference.recurrent(ctx.cell, x, (h0,) if c0 is None else (h0, c0), weights, **how)
+
+    needs = [*ctx.needs_input_grad[:_LENGTHS], *ctx.needs_input_grad[_GRADS]]
+    found = second_gradients(run, inputs, (dy, dhn, dcn), needs, ctx.wanted, incoming)
+    return *found[:7], None, None, None, None, *found[7:], *(None,) * 5
+
+
+def second_gradients(run, inputs, grads, needs, wanted, incoming) -> list[Any]:
+    """Gradients of what a backward operator gives, by the reference, which can be derived any number of times.
+
+    run(*inputs): y, the last states, and more. grads: gradients of y and of the last states, each may be None; wanted:
+    of which inputs the operator gives gradients; incoming: gradients of these. needs: of which inputs, and after them
+    of which grads, a gradient is given here; None for the others.
     """
     if len(incoming) == 1:  # the operator gives one list, an autograd.Function many tensors
         (incoming,) = incoming
-    *inputs, lengths, resets, dy, dhn, dcn = unwrap_dead_wrappers(ctx.saved_tensors)
-    given = [*inputs, dy, dhn, dcn]
-    needs = [*ctx.needs_input_grad[:_LENGTHS], *ctx.needs_input_grad[_GRADS]]
-    how = {"reverse": ctx.reverse, "lengths": lengths, "packed": ctx.packed, "resets": resets}
-    asked = [want and d is not None for want, d in zip(ctx.wanted, incoming, strict=True)]
+    given = [*inputs, *grads]
+    asked = [want and d is not None for want, d in zip(wanted, incoming, strict=True)]
 
     def first(*sources: Tensor) -> tuple[Any, ...]:
         fresh = iter(sources)
         tensors = [next(fresh) if need else tensor for tensor, need in zip(given, needs, strict=True)]
-        gradients = _first_gradients(ctx.cell, tensors[:7], tensors[7:], how)
+        gradients = _first_gradients(run, tensors[: len(inputs)], tensors[len(inputs) :])
         return tuple(gradient for gradient, ask in zip(gradients, asked, strict=True) if ask)
 
     _, pull, *_ = torch.func.vjp(first, *(tensor for tensor, need in zip(given, needs, strict=True) if need))
     found = iter(pull(tuple(d for d, ask in zip(incoming, asked, strict=True) if ask)))
-    found = [next(found) if need else None for need in needs]
-    return *found[:7], None, None, None, None, *found[7:], *(None,) * 5
+    return [next(found) if need else None for need in needs]
 
 
-def _first_gradients(cell, inputs, grads, how) -> list[Tensor | None]:
+def _first_gradients(run, inputs, grads) -> list[Tensor | None]:
     """What the backward operator gives, by the reference."""
     places = [place for place, tensor in enumerate(inputs) if tensor is not None]
 
     def forward(*sources: Tensor) -> tuple[Tensor, ...]:
-        wide: list[Any] = [None] * 7
+        wide: list[Any] = [None] * len(inputs)
         for place, source in zip(places, sources, strict=True):
             wide[place] = source.to(torch.promote_types(source.dtype, torch.float32))
-        x, h0, c0, *weights = wide
-        y, last, _ = reference.recurrent(cell, x, (h0,) if c0 is None else (h0, c0), weights, **how)
+        y, last, _ = run(*wide)
         results = zip((y, *last), grads, strict=False)
         return tuple(result.to(d.dtype) for result, d in results if d is not None)
 
     _, pull, *_ = torch.func.vjp(forward, *(inputs[place] for place in places))
     found = dict(zip(places, pull(tuple(d for d in grads if d is not None)), strict=True))
-    return [found.get(place) for place in range(7)]
+    return [found.get(place) for place in range(len(inputs))]

@@ -37,6 +37,8 @@ class LanguageModelNetwork(nn.Module):
             dropout=config.dropout if config.num_layers > 1 else 0.0,
             reset=config.reset,
             backend=config.backend,
+            weight_dropout=config.weight_dropout,
+            recurrent_dropout=config.recurrent_dropout,
         )
         self.dropout = nn.Dropout(config.dropout)
         self.output = nn.Linear(config.hidden_size, vocabulary_size)

@@ -1,6 +1,6 @@
 """The network of a tagger: a label for every step of a sequence of words or of feature vectors."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -74,6 +74,21 @@ class TaggerNetwork(nn.Module):
         if self.crf is not None:
             return self.crf.decode(scores, lengths)
         return scores.argmax(-1) if self.exclusive else scores > 0
+
+    def activations(self, x: Any, lengths: Tensor) -> Iterator[tuple[str, Tensor]]:
+        """The name and the output (T, B, ...) of each part in the order of computation, without dropout."""
+        was_training = self.training
+        self.eval()
+        try:
+            if self.input is not None:
+                x = self.input(x)
+                yield "input", x
+            for number, layer in enumerate(self.recurrent):
+                x, _ = layer(x, lengths=lengths)
+                yield f"recurrent layer {number}", x
+            yield "output", self.output(x)
+        finally:
+            self.train(was_training)
 
     def as_sequential(self) -> SequentialNetwork:
         """The same network, with the same parameters, as a chain of layers: tokens or features to scores.

@@ -5,17 +5,19 @@ Pham, Manning, "Effective Approaches to Attention-based Neural Machine Translati
 feeding): so training costs one sweep of the kernels, not a Python step for each token.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from gatewise.errors import InputError
 from gatewise.layers.attention import Attention, Score
 from gatewise.layers.lstm import LSTM
 from gatewise.layers.recurrent import RecurrentLayer
 from gatewise.layers.state import map_state
+from gatewise.models.sequential import SequentialNetwork
 
 MakeLayer = Callable[..., RecurrentLayer]  # as gatewise.GRU: (input_size, hidden_size, num_layers, dropout=..., ...)
 
@@ -108,6 +110,30 @@ class TranslatorNetwork(nn.Module):
         context, weights = self.attention(s, encoded.keys, encoded.lengths, encoded.projected)  # (4)
         a = torch.tanh(self.combine(torch.cat([context, s], -1)))  # (5)
         return self.output(self.dropout(a)), state, weights  # (6)
+
+    def as_sequential(self) -> SequentialNetwork:
+        """InputError: an encoder and a decoder are no chain of layers."""
+        raise InputError(
+            "TranslatorNetwork: an encoder and a decoder with attention cannot be carried to other libraries"
+        )
+
+    def activations(self, source: Tensor, lengths: Tensor, tokens: Tensor) -> Iterator[tuple[str, Tensor]]:
+        """The name and the output (T, B, ...) of each part in the order of computation, without dropout."""
+        was_training = self.training
+        self.eval()
+        try:
+            yield "source embedding", self.source_embedding(source)
+            encoded = self.encode(source, lengths)
+            yield "encoder", encoded.keys
+            x = self.target_embedding(tokens)
+            yield "target embedding", x
+            s, _ = self.decoder(x, encoded.state)
+            yield "decoder", s
+            context, _ = self.attention(s, encoded.keys, encoded.lengths, encoded.projected)
+            yield "attention", context
+            yield "output", self.output(torch.tanh(self.combine(torch.cat([context, s], -1))))
+        finally:
+            self.train(was_training)
 
     def forward(
         self, source: Tensor, source_lengths: Tensor, tokens: Tensor, sampled: float = 0.0

@@ -1,6 +1,6 @@
 """The whole state of a training in one file, so that one rename moves it from one step to another.
 
-Weights, optimizer, random generators, the state carried between windows, and the position in the text, all bit for
+Weights, optimizer, random generators, the state carried between batches, and the position in the data, all bit for
 bit: a training that goes on from a checkpoint cannot be told from one that was never stopped.
 """
 
@@ -20,18 +20,20 @@ class Sums:
     """Sums over training steps, from which means are made."""
 
     steps: int = 0
-    tokens: int = 0
-    loss_nats: float = 0.0
+    units: int = 0  # tokens, examples: what the task counts
+    loss: float = 0.0
     gradient_norm: float = 0.0
     seconds: float = 0.0
+    batch_seconds: float = 0.0  # of the seconds, those in which batches were made
 
-    def add(self, tokens: int, loss_nats: float, gradient_norm: float, seconds: float) -> None:
+    def add(self, units: int, loss: float, gradient_norm: float, seconds: float, batch_seconds: float = 0.0) -> None:
         """Count one more step."""
         self.steps += 1
-        self.tokens += tokens
-        self.loss_nats += loss_nats
+        self.units += units
+        self.loss += loss
         self.gradient_norm += gradient_norm
         self.seconds += seconds
+        self.batch_seconds += batch_seconds
 
 
 @dataclass
@@ -42,7 +44,7 @@ class Progress:
     epoch: int = 0  # epochs done
     index: int = 0  # batches of the current epoch done
     seconds: float = 0.0  # that the run has lasted, without the time between a stop and its resumption
-    best_loss_nats: float | None = None  # of the validations so far
+    best: dict[str, float] | None = None  # metrics of the best validation so far
     best_step: int = 0
     bad_validations: int = 0  # since the best one
     since_start: Sums = field(default_factory=Sums)
@@ -58,7 +60,7 @@ class Checkpoint:
     tensors: dict[str, Tensor]
     progress: Progress
     threads: int
-    text: str  # which text the training reads: TokenFile.to_json()
+    data: str  # which data the training reads, as the task describes it
 
 
 def save_checkpoint(
@@ -67,11 +69,11 @@ def save_checkpoint(
     optimizer: Optimizer,
     state: Tensor | None,
     progress: Progress,
-    text: str,
+    data: str,
 ) -> None:
     """Write all that a training goes on from. RunError if it cannot be written; the file before it is kept.
 
-    state: what is carried to the next window, None if nothing is.
+    state: what is carried to the next batch, None if nothing is. data: which data the training reads.
     """
     device = next(network.parameters()).device
     tensors = {f"network.{name}": tensor for name, tensor in weights(network).items()}
@@ -80,7 +82,7 @@ def save_checkpoint(
     tensors |= {f"random.{kind}": value for kind, value in _random_states(device).items()}
     if state is not None:
         tensors["state"] = state
-    save_tensors(path, tensors, {"progress": asdict(progress), "threads": torch.get_num_threads(), "text": text})
+    save_tensors(path, tensors, {"progress": asdict(progress), "threads": torch.get_num_threads(), "data": data})
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
@@ -88,10 +90,20 @@ def load_checkpoint(path: Path) -> Checkpoint:
     tensors, metadata = load_tensors(path)
     try:
         progress = dict(metadata["progress"])
-        progress |= {name: Sums(**sums) for name, sums in progress.items() if name.startswith("since_")}
-        return Checkpoint(path, tensors, Progress(**progress), metadata["threads"], metadata["text"])
+        if "best_loss_nats" in progress:  # as 0.1.0 wrote it
+            best = progress.pop("best_loss_nats")
+            progress["best"] = None if best is None else {"loss_nats": best}
+        progress |= {name: _sums(sums) for name, sums in progress.items() if name.startswith("since_")}
+        data = metadata["text"] if "text" in metadata else metadata["data"]
+        return Checkpoint(path, tensors, Progress(**progress), metadata["threads"], data)
     except (KeyError, TypeError) as error:
         raise RunError(f"{path}: damaged: not a checkpoint of a training") from error
+
+
+def _sums(sums: dict[str, float]) -> Sums:
+    """The sums of a checkpoint; 0.1.0 called the units tokens and the loss loss_nats."""
+    renamed = {"tokens": "units", "loss_nats": "loss"}
+    return Sums(**{renamed.get(name, name): value for name, value in sums.items()})  # pyright: ignore[reportArgumentType]
 
 
 def restore(checkpoint: Checkpoint, network: nn.Module, optimizer: Optimizer) -> Tensor | None:

@@ -1,9 +1,9 @@
 """Where a loss that is not finite began."""
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor, nn
-
-from gatewise.models.language_model import LanguageModelNetwork
 
 
 def bad_parameter(network: nn.Module) -> str | None:
@@ -23,17 +23,18 @@ def bad_gradient(network: nn.Module) -> str | None:
 
 
 @torch.no_grad()
-def where_it_began(network: LanguageModelNetwork, inputs: Tensor, state: Tensor | None) -> str:
+def where_it_began(network: nn.Module, activations: Iterable[tuple[str, Tensor]], state: Tensor | None) -> str:
     """The first thing that is not finite when one batch runs through the network once more, in words.
 
-    inputs (T, B) int64: the batch; state (L, B, H): what it started from, None for zeros.
+    activations: name and output (T, B, ...) of each layer, computed as they are asked for; state: what the batch
+    started from, None for zeros.
     """
     if name := bad_parameter(network):
         return f"in the parameter {name}, which the step before left so"
     if state is not None and not state.isfinite().all():
         return "in the state carried from the window before"
-    for name, output in network.activations(inputs, state):
+    for name, output in activations:
         bad_steps = ~output.isfinite().flatten(1).all(1)  # (T,)
         if bad_steps.any():
-            return f"in {name} at time step {int(bad_steps.byte().argmax())} of 0 to {len(inputs) - 1}"
+            return f"in {name} at time step {int(bad_steps.byte().argmax())} of 0 to {len(output) - 1}"
     return "nowhere when the batch was run once more without dropout: the values are at the edge of their range"

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 import gatewise
-from gatewise.config import TrainingConfig
+from gatewise.config import BaseTrainingConfig
 from gatewise.errors import BackendError
 from gatewise.kernels.ops import native_status
 
@@ -32,7 +32,7 @@ def choose_device(name: str) -> torch.device:
 
 
 @contextmanager
-def settings(training: TrainingConfig, device: torch.device) -> Iterator[None]:
+def settings(training: BaseTrainingConfig, device: torch.device) -> Iterator[None]:
     """torch with the seed and the threads of a training; afterwards its random stream and threads are as before."""
     threads = torch.get_num_threads()
     cuda = [torch.cuda.current_device()] if device.type == "cuda" else []

@@ -4,26 +4,29 @@ import secrets
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
+import torch
 from torch import Tensor
 
 from gatewise.config import Backend, LanguageModelConfig, LanguageModelJob, Reset, TextConfig, TrainingConfig, validate
 from gatewise.data.batches import EvaluationWindows, open_tokens, write_tokens
 from gatewise.data.text import iter_text
 from gatewise.data.tokenizers import Tokenizer
-from gatewise.errors import GatewiseError, InputError, TextError, TrainingError
+from gatewise.errors import InputError, TextError
 from gatewise.models.decoding import check_decoding
 from gatewise.models.language_model import LanguageModelNetwork
-from gatewise.run_folder import RunFolder, load_tensors, save_tensors
+from gatewise.run_folder import RunFolder
 from gatewise.training import preparation
-from gatewise.training.checkpoint import load_weights, weights
-from gatewise.training.environment import choose_device, settings
+from gatewise.training.checkpoint import load_weights
+from gatewise.training.environment import choose_device
+from gatewise.training.estimator import Estimator, Prepared
 from gatewise.training.evaluation import Evaluation, bits_per_char, mean_loss, perplexity
-from gatewise.training.loop import TrainingInterrupted, TrainingLoop, TrainingResult
+from gatewise.training.language_task import LanguageTask
+from gatewise.training.loop import TrainingResult
 from gatewise.training.observer import Observer
-from gatewise.training.preparation import Prepared, build_network, cut_windows
-from gatewise.training.saved_model import model_metadata, read_job, read_model, write_job, write_tokenizer
+from gatewise.training.preparation import PreparedText, build_network, cut_windows
+from gatewise.training.saved_model import read_job, read_model
 from gatewise.training.writing import read_prompt, write
 
 LANE = 10_000  # tokens that a lane of an evaluation reads at least, so that its start from a zero state hardly counts
@@ -31,7 +34,7 @@ SAMPLE_PROMPT_LENGTH = 20  # tokens
 SAMPLE_TEMPERATURE = 0.8
 
 
-class LanguageModel:
+class LanguageModel(Estimator[LanguageModelJob]):
     """A GRU language model of characters, words or subwords.
 
         model = gw.LanguageModel(hidden_size=256).fit("book.txt", "runs/book")
@@ -46,11 +49,12 @@ class LanguageModel:
         result      TrainingResult: what came of the training, only after `fit`
     """
 
+    job_type = LanguageModelJob
+    _source = "a text (a path, or the name of a corpus)"
+
     network: LanguageModelNetwork
     tokenizer: Tokenizer
-    config: LanguageModelJob
-    result: TrainingResult
-    _trained: dict[str, Any]  # step and loss_nats of the network's weights
+    result: TrainingResult[Evaluation]
 
     def __init__(
         self,
@@ -61,6 +65,8 @@ class LanguageModel:
         embedding_size: int = 64,
         num_layers: int = 1,
         dropout: float = 0.0,
+        weight_dropout: float = 0.0,
+        recurrent_dropout: float = 0.0,
         tied: bool = False,
         backend: Backend = "auto",
     ) -> None:
@@ -70,6 +76,8 @@ class LanguageModel:
         self.embedding_size = embedding_size
         self.num_layers = num_layers
         self.dropout = dropout
+        self.weight_dropout = weight_dropout
+        self.recurrent_dropout = recurrent_dropout
         self.tied = tied
         self.backend: Backend = backend
 
@@ -98,75 +106,45 @@ class LanguageModel:
         Ctrl-C ends the training after the step it is at, with a checkpoint, and raises TrainingInterrupted (a
         KeyboardInterrupt). Raises ConfigError, TextError, PromptError, RunError, BackendError, NonFiniteLoss.
         """
-        observer = observer or Observer()
-        if run is not None:
-            folder = RunFolder(run)
-            defaults = read_job(folder) if resume else LanguageModelJob()
-            job = self._job(data or defaults.data, training or defaults.training)
-            try:
-                self._fit(text, folder, job, observer, resume, overwrite)
-            except (TrainingInterrupted, TrainingError):
-                _write_report(folder, observer)
-                raise
-            _write_report(folder, observer)
-            return self
-        if resume:
-            raise InputError("fit: to resume, give the folder of the run to go on with")
-        job = self._job(data or TextConfig(), training or TrainingConfig())
-        with tempfile.TemporaryDirectory(prefix="gatewise-", ignore_cleanup_errors=True) as temporary:
-            try:
-                self._fit(text, RunFolder(Path(temporary) / "run"), job, observer)
-            except TrainingInterrupted:
-                raise TrainingInterrupted("stopped; without a run folder it cannot be resumed") from None
-        return self
+        defaults = read_job(RunFolder(run), self.job_type.task) if resume and run is not None else LanguageModelJob()
+        job = self._job(data or defaults.data, training or defaults.training)
+        return self._fit(text, run, job, resume=resume, overwrite=overwrite, observer=observer)
 
-    def _fit(
+    def _start(
         self,
-        text: str | Path | None,
+        source: str | Path,
         folder: RunFolder,
         job: LanguageModelJob,
+        device: torch.device,
+        overwrite: bool,
         observer: Observer,
-        resume: bool = False,
-        overwrite: bool = False,
-    ) -> None:
-        device = choose_device(job.training.device)
-        with settings(job.training, device):
-            if resume and folder.checkpoint.exists():
-                prepared = preparation.resume(text, folder, job, device, observer)
-            elif text is None:
-                raise InputError("fit: expected a text (a path, or the name of a corpus), got None")
-            else:
-                if resume:
-                    observer.on_message(f"{folder.path}: stopped before its first checkpoint; it begins anew")
-                prepared = preparation.start(text, folder, job, device, overwrite=overwrite or resume)
-            self._train(folder, job, prepared, observer)
+    ) -> Prepared[LanguageModelJob]:
+        return self._prepared(job, preparation.start(source, folder, job, device, overwrite=overwrite))
 
-    def _train(self, folder: RunFolder, job: LanguageModelJob, prepared: Prepared, observer: Observer) -> None:
-        """Train to the end, or to whatever ends it before, and take the best weights."""
-        self.config, self.tokenizer, self.network = job, prepared.tokenizer, prepared.network
-        tokens = open_tokens(prepared.token_file)
-        windows, validation = cut_windows(tokens, job)
-        loop = TrainingLoop(
-            self.network,
+    def _resume(
+        self,
+        source: str | Path | None,
+        folder: RunFolder,
+        job: LanguageModelJob,
+        device: torch.device,
+        observer: Observer,
+    ) -> Prepared[LanguageModelJob]:
+        return self._prepared(job, preparation.resume(source, folder, job, device, observer))
+
+    def _prepared(self, job: LanguageModelJob, found: PreparedText) -> Prepared[LanguageModelJob]:
+        self.config, self.tokenizer, self.network = job, found.tokenizer, found.network
+        windows, validation = cut_windows(open_tokens(found.token_file), job)
+        task = LanguageTask(
+            found.network,
             windows,
             validation,
-            job.training,
-            folder,
-            characters_per_token=prepared.token_file.characters / prepared.token_file.length,
-            sample=self._sampler(windows.tokens if validation is None else validation.tokens),
-            model_metadata=model_metadata(job, self.tokenizer),
-            text=prepared.token_file.to_json(),
-            observer=observer,
+            characters_per_token=found.token_file.characters / found.token_file.length,
+            sample_text=self._sampler(windows.tokens if validation is None else validation.tokens),
         )
-        if prepared.checkpoint is not None:
-            loop.restore(prepared.checkpoint)
-        try:
-            self.result = loop.run()
-        finally:
-            if folder.model.exists():
-                tensors, self._trained = load_tensors(folder.model)
-                load_weights(self.network, tensors, folder.model)
-            self.network.eval()
+        return Prepared(job, task, self._documents(), found.token_file.to_json(), found.checkpoint)
+
+    def _documents(self) -> dict[str, str]:
+        return {"tokenizer": self.tokenizer.to_json()}
 
     def _sampler(self, tokens: Tensor) -> Callable[[], tuple[str, str]] | None:
         """Gives a prompt and what the network writes after it: always with the same draws, so that one sees it learn.
@@ -251,36 +229,13 @@ class LanguageModel:
         choice = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed}
         return write(self.network, self.tokenizer, tokens, length, **choice)
 
-    def save(self, run: str | Path, *, overwrite: bool = False) -> None:
-        """Write configuration, tokenizer and weights to a run folder, from which `load` reads them. Raises RunError."""
-        self._check_fitted()
-        folder = RunFolder(run)
-        folder.create(overwrite)
-        write_job(folder, self.config)
-        write_tokenizer(folder, self.tokenizer)
-        metadata = {**model_metadata(self.config, self.tokenizer), **self._trained}
-        save_tensors(folder.model, weights(self.network), metadata)
-
     @classmethod
     def from_run(cls, folder: RunFolder, device: str = "auto") -> Self:
         """The best model of the training in a run folder, so far. Raises RunError, BackendError."""
-        job, tokenizer, tensors, metadata = read_model(folder)
+        job, documents, tensors, metadata = read_model(folder, cls.job_type.task)
+        tokenizer = Tokenizer.from_json(documents["tokenizer"])
         model = cls(**job.model.model_dump())
         model.config, model.tokenizer, model._trained = job, tokenizer, metadata
         model.network = build_network(tokenizer.size, job.model, choose_device(device))
         load_weights(model.network, tensors, folder.model)
         return model
-
-    def _check_fitted(self) -> None:
-        if not hasattr(self, "network"):
-            raise InputError("LanguageModel: not trained yet; call fit() first, or load a run with gatewise.load()")
-
-
-def _write_report(folder: RunFolder, observer: Observer) -> None:
-    """Write report.html; if that fails, the training is not lost."""
-    from gatewise.gates.report import write_report
-
-    try:
-        write_report(folder.path)
-    except (GatewiseError, OSError) as error:
-        observer.on_message(f"the report could not be written: {error}")

@@ -1,6 +1,6 @@
 """The training itself: step after step, with lines of metrics, validations, samples and checkpoints in between.
 
-It knows a network, windows of tokens and a run folder; what the tokens stand for it does not know. It prints nothing.
+It knows a task (`training.task`) and a run folder; what the task is about it does not know. It prints nothing.
 """
 
 import math
@@ -11,23 +11,22 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
-from gatewise.config import TrainingConfig
-from gatewise.data.batches import EvaluationWindows, TrainingWindows
+from gatewise.config import BaseTrainingConfig
 from gatewise.errors import NonFiniteLoss
-from gatewise.models.language_model import LanguageModelNetwork
 from gatewise.run_folder import RunFolder, append_line, save_tensors
 from gatewise.training.checkpoint import Checkpoint, Progress, Sums, restore, save_checkpoint, weights
 from gatewise.training.divergence import bad_gradient, bad_parameter, where_it_began
-from gatewise.training.evaluation import Evaluation, bits_per_char, mean_loss, perplexity
 from gatewise.training.observer import Observer
 from gatewise.training.optimizers import build_optimizer, learning_rate
+from gatewise.training.task import Task
+
+E = TypeVar("E")
 
 
 class TrainingInterrupted(KeyboardInterrupt):
@@ -35,58 +34,66 @@ class TrainingInterrupted(KeyboardInterrupt):
 
 
 @dataclass(frozen=True)
-class TrainingResult:
+class TrainingResult(Generic[E]):
     """What came of a training.
 
-    evaluation: of the weights in model.safetensors, on the validation text; without one, the mean over the last epoch.
+    evaluation: of the weights in model.safetensors, on what was kept for validation; without that, the mean over the
+        last epoch. Its class is the task's.
     split: "validation" or "train": what the evaluation was made on.
     step: after which the saved weights were; steps: made in all; seconds: that the run lasted, over all its parts.
+    unit: what was counted for the speed, units_per_second: "tokens", say.
+    step_seconds: of the seconds, those in training steps, making batches aside: forward, backward and update.
     """
 
-    evaluation: Evaluation
+    evaluation: E
     split: str
     step: int
     steps: int
-    tokens_per_second: float
+    unit: str
+    units_per_second: float
     seconds: float
+    step_seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        """All but the evaluation, as plain values; the speed under its unit's name, as in `tokens_per_second`."""
+        return {
+            "split": self.split,
+            "step": self.step,
+            "steps": self.steps,
+            f"{self.unit}_per_second": self.units_per_second,
+            "seconds": self.seconds,
+            "step_seconds": round(self.step_seconds, 3),
+        }
 
 
 class TrainingLoop:
-    """A training of `network` as it stands; `run()` goes on with it to its end.
+    """A training of a task's network as it stands; `run()` goes on with it to its end.
 
-    windows: the training text; validation: the text to validate on, None for none.
     run_folder: where metrics, samples, checkpoints and the best weights go.
-    characters_per_token: of the text, for bits per character.
-    sample: gives a prompt and what the network, in eval mode, writes after it; None for no samples.
-    model_metadata: goes into the header of model.safetensors; text: goes into each checkpoint.
+    model_metadata: goes into the header of model.safetensors; data: which data it reads, goes into each checkpoint.
     """
 
     def __init__(
         self,
-        network: LanguageModelNetwork,
-        windows: TrainingWindows,
-        validation: EvaluationWindows | None,
-        config: TrainingConfig,
+        task: Task,
+        config: BaseTrainingConfig,
         run_folder: RunFolder,
         *,
-        characters_per_token: float,
-        sample: Callable[[], tuple[str, str]] | None,
         model_metadata: dict[str, Any],
-        text: str,
+        data: str,
         observer: Observer,
     ) -> None:
-        self.network, self.windows, self.validation = network, windows, validation
+        self.task, self.network = task, task.network
         self.config, self.run_folder, self.observer = config, run_folder, observer
-        self.characters_per_token, self.sample = characters_per_token, sample
-        self.model_metadata, self.text = model_metadata, text
-        self.parameters = list(network.parameters())
+        self.model_metadata, self.data = model_metadata, data
+        self.parameters = list(self.network.parameters())
         self.device = self.parameters[0].device
         self.optimizer = build_optimizer(self.parameters, config)
-        self.steps = config.epochs * windows.batches_per_epoch
+        self.steps = config.epochs * task.batches_per_epoch
         if config.max_steps is not None:
             self.steps = min(self.steps, config.max_steps)
         self.progress = Progress()
-        self.state: Tensor | None = None  # (L, B, H), carried from window to window
+        self.state: Tensor | None = None  # carried from batch to batch
         self.saved_step: int | None = None  # of the last checkpoint
         self.interrupted = False
         self._started = time.perf_counter()
@@ -98,7 +105,7 @@ class TrainingLoop:
         self.saved_step = self.progress.step
         self._started = time.perf_counter() - self.progress.seconds
 
-    def run(self) -> TrainingResult:
+    def run(self) -> TrainingResult[Any]:
         """Train to the end. Raises TrainingInterrupted (Ctrl-C), NonFiniteLoss, RunError if a file is in trouble."""
         progress = self.progress
         with self._finish_step_on_interrupt():
@@ -145,20 +152,20 @@ class TrainingLoop:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16")
 
     def step(self) -> None:
-        """One window, forward, backward and the update. Raises NonFiniteLoss before it harms the parameters."""
+        """One batch, forward, backward and the update. Raises NonFiniteLoss before it harms the parameters."""
         start = time.perf_counter()
-        progress, config = self.progress, self.config
+        progress, config, before = self.progress, self.config, self.state
         if progress.index == 0:
-            self.state, progress.since_epoch = None, Sums()
-        inputs, targets = (tokens.to(self.device) for tokens in self.windows.batch(progress.epoch, progress.index))
+            before, progress.since_epoch = None, Sums()
+        batch = self.task.batch(progress.epoch, progress.index)
+        batch_seconds = time.perf_counter() - start
         with self.arithmetic():
-            logits, state = self.network(inputs, self.state)
-            loss = cross_entropy(logits.flatten(0, 1), targets.flatten())
-        loss_nats = loss.item()
-        if not math.isfinite(loss_nats):
+            loss, units, self.state = self.task.loss(batch, before)
+        loss_value = loss.item()
+        if not math.isfinite(loss_value):
             with self.arithmetic():
-                began = where_it_began(self.network, inputs, self.state)
-            raise self._diverged(f"the loss is {loss_nats} at training step {progress.step + 1}", began)
+                began = where_it_began(self.network, self.task.activations(batch, before), before)
+            raise self._diverged(f"the loss is {loss_value} at training step {progress.step + 1}", began)
 
         self.optimizer.zero_grad()
         loss.backward()
@@ -174,20 +181,19 @@ class TrainingLoop:
             group["lr"] = rate
         self.optimizer.step()
 
-        self.state = state.detach() if self.windows.carries_state else None
         progress.step += 1
         progress.index += 1
-        if progress.index == self.windows.batches_per_epoch:
+        if progress.index == self.task.batches_per_epoch:
             progress.epoch, progress.index = progress.epoch + 1, 0
-        step_sums = (targets.numel(), loss_nats, gradient_norm, time.perf_counter() - start)
+        step_sums = (units, loss_value, gradient_norm, time.perf_counter() - start, batch_seconds)
         for sums in (progress.since_start, progress.since_epoch, progress.since_line):
             sums.add(*step_sums)
 
     def _log(self) -> None:
         """Write the means since the last line."""
         sums, self.progress.since_line = self.progress.since_line, Sums()
-        line = self._line("train", sums.loss_nats / sums.steps) | {
-            "tokens_per_second": round(sums.tokens / sums.seconds, 1),
+        line = self._line("train", self.task.metrics(sums.loss / sums.steps)) | {
+            f"{self.task.unit}_per_second": round(sums.units / sums.seconds, 1),
             "learning_rate": learning_rate(self.progress.step - 1, self.steps, self.config),
             "gradient_norm": sums.gradient_norm / sums.steps,
             "seconds": self._seconds(),
@@ -196,35 +202,37 @@ class TrainingLoop:
         self._tell(self.observer.on_step, line)
 
     def _validation_is_due(self) -> bool:
-        """Without a text to validate on, it is about the sample: at the end, or as often as was asked for."""
+        """Without anything to validate on, it is about the sample: at the end, or as often as was asked for."""
         progress, every = self.progress, self.config.validate_every
         if progress.step == self.steps:
             return True
         if every is None:
-            return progress.index == 0 and self.validation is not None
+            return progress.index == 0 and self.task.validates
         return progress.step % every == 0
 
     def _validate(self) -> None:
-        """Write the loss on the validation text and a sample; keep the weights if they are the best so far."""
-        progress, line, sample = self.progress, None, None
-        if self.validation is not None:
+        """Write the metrics of a validation, and a sample; keep the weights if they are the best so far."""
+        progress, line = self.progress, None
+        if self.task.validates:
+            self.network.eval()
             with self.arithmetic():
-                loss_nats, _ = mean_loss(self.network, self.validation)
-            if not math.isfinite(loss_nats):
-                what = f"the validation loss is {loss_nats} after training step {progress.step}"
+                metrics = self.task.validate()
+            loss = metrics[self.task.loss_name]
+            if not math.isfinite(loss):
+                what = f"the validation loss is {loss} after training step {progress.step}"
                 name = bad_parameter(self.network)
                 raise self._diverged(what, f"in the parameter {name}" if name else "in the network's activations")
-            if progress.best_loss_nats is None or loss_nats < progress.best_loss_nats:
-                progress.best_loss_nats, progress.best_step, progress.bad_validations = loss_nats, progress.step, 0
-                self._save_model(loss_nats)
+            if self.task.is_better(metrics, progress.best):
+                progress.best, progress.best_step, progress.bad_validations = metrics, progress.step, 0
+                self._save_model(loss)
             else:
                 progress.bad_validations += 1
-            line = self._line("validation", loss_nats) | {"seconds": self._seconds()}
+            line = self._line("validation", metrics) | {"seconds": self._seconds()}
             append_line(self.run_folder.metrics, line)
-        if self.sample is not None:
-            self.network.eval()
-            prompt, text = self.sample()
-            sample = {"step": progress.step, "epoch": self._epoch(), "prompt": prompt, "text": text}
+        self.network.eval()
+        sample = self.task.sample()
+        if sample is not None:
+            sample = {"step": progress.step, "epoch": self._epoch(), **sample}
             append_line(self.run_folder.samples, sample)
         self.network.train()
         self._tell(self.observer.on_validation, line, sample)
@@ -234,25 +242,18 @@ class TrainingLoop:
         progress = self.progress
         if name := bad_parameter(self.network):
             raise self._diverged(f"training step {progress.step} left the parameters not finite", f"in {name}")
-        if self.validation is None:
+        if not self.task.validates:
             self._save_model(None)
         progress.seconds = self._seconds()
-        save_checkpoint(self.run_folder.checkpoint, self.network, self.optimizer, self.state, progress, self.text)
+        save_checkpoint(self.run_folder.checkpoint, self.network, self.optimizer, self.state, progress, self.data)
         self.saved_step = progress.step
 
-    def _save_model(self, loss_nats: float | None) -> None:
-        metadata = {**self.model_metadata, "step": self.progress.step, "loss_nats": loss_nats}
+    def _save_model(self, loss: float | None) -> None:
+        metadata = {**self.model_metadata, "step": self.progress.step, self.task.loss_name: loss}
         save_tensors(self.run_folder.model, weights(self.network), metadata)
 
-    def _line(self, split: str, loss_nats: float) -> dict[str, Any]:
-        return {
-            "step": self.progress.step,
-            "epoch": self._epoch(),
-            "split": split,
-            "loss_nats": loss_nats,
-            "perplexity": perplexity(loss_nats),
-            "bits_per_char": bits_per_char(loss_nats, self.characters_per_token),
-        }
+    def _line(self, split: str, metrics: dict[str, float]) -> dict[str, Any]:
+        return {"step": self.progress.step, "epoch": self._epoch(), "split": split, **metrics}
 
     def _epoch(self) -> int:
         """The epoch, from 1, that the last step belongs to; 0 before the first step."""
@@ -261,17 +262,22 @@ class TrainingLoop:
     def _seconds(self) -> float:
         return round(time.perf_counter() - self._started, 3)
 
-    def _result(self) -> TrainingResult:
+    def _result(self) -> TrainingResult[Any]:
         progress, start, epoch = self.progress, self.progress.since_start, self.progress.since_epoch
-        if self.validation is not None and progress.best_loss_nats is not None:
-            split, step = "validation", progress.best_step
-            loss_nats, tokens = progress.best_loss_nats, self.validation.targets
+        if self.task.validates and progress.best is not None:
+            split, step, metrics = "validation", progress.best_step, progress.best
         else:
-            split, step = "train", progress.step
-            loss_nats, tokens = epoch.loss_nats / epoch.steps, epoch.tokens
-        bits = bits_per_char(loss_nats, self.characters_per_token)
-        evaluation = Evaluation(loss_nats, perplexity(loss_nats), bits, tokens)
-        return TrainingResult(evaluation, split, step, progress.step, start.tokens / start.seconds, progress.seconds)
+            split, step, metrics = "train", progress.step, self.task.metrics(epoch.loss / epoch.steps)
+        return TrainingResult(
+            self.task.evaluation(split, metrics, epoch.units),
+            split,
+            step,
+            progress.step,
+            self.task.unit,
+            start.units / start.seconds,
+            progress.seconds,
+            start.seconds - start.batch_seconds,
+        )
 
     def _diverged(self, what: str, began: str) -> NonFiniteLoss:
         go_on = "start again" if self.saved_step is None else f"resume from the checkpoint of step {self.saved_step}"

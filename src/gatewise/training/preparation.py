@@ -2,10 +2,7 @@
 
 import json
 import os
-import shutil
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -25,41 +22,20 @@ from gatewise.data.batches import (
 )
 from gatewise.data.text import iter_text
 from gatewise.data.tokenizers import Tokenizer
-from gatewise.errors import ConfigError, RunError, TextError
+from gatewise.errors import TextError
 from gatewise.models.language_model import LanguageModelNetwork
 from gatewise.run_folder import RunFolder, atomic_write
 from gatewise.training.checkpoint import Checkpoint, load_checkpoint
 from gatewise.training.environment import environment
 from gatewise.training.observer import Observer
-from gatewise.training.saved_model import read_model, write_job, write_tokenizer
+from gatewise.training.resumption import check_unchanged, folder_beside, say_other_threads
+from gatewise.training.saved_model import read_model, write_documents, write_job
 from gatewise.training.writing import read_prompt
-
-CHANGEABLE = {  # when a run is resumed: how it goes on, and for how long, but not what is trained on what
-    "model": {"backend"},
-    "data": set(),
-    "training": {
-        "epochs",
-        "max_steps",
-        "learning_rate",
-        "schedule",
-        "warmup_steps",
-        "weight_decay",
-        "clip_norm",
-        "validate_every",
-        "patience",
-        "checkpoint_every",
-        "log_every",
-        "sample_length",
-        "sample_prompt",
-        "device",
-        "threads",
-    },
-}
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """What a training starts from; the checkpoint only if it goes on with one."""
+class PreparedText:
+    """A text and the network that is to read it; the checkpoint only if a training goes on with one."""
 
     tokenizer: Tokenizer
     token_file: TokenFile
@@ -69,51 +45,48 @@ class Prepared:
 
 def start(
     text: str | Path, folder: RunFolder, job: LanguageModelJob, device: torch.device, *, overwrite: bool
-) -> Prepared:
+) -> PreparedText:
     """A new run. All that can be refused is refused before the folder, or an older run in it, is touched.
 
     Raises TextError, PromptError, ConfigError, BackendError, RunError.
     """
     folder.check_new(overwrite)
     build_network(2, job.model, device)  # refused before a long text is read
-    with _folder_beside(folder) as beside:
+    with folder_beside(folder) as beside:
         tokenizer, token_file = tokenize(text, job.data, beside / folder.tokens.name)
         cut_windows(torch.empty(token_file.length, device="meta"), job)  # the length alone decides
         read_prompt(job.training.sample_prompt, tokenizer, job.data)
         network = build_network(tokenizer.size, job.model, device)
         folder.create(overwrite)
         write_job(folder, job)
-        write_tokenizer(folder, tokenizer)
+        write_documents(folder, {"tokenizer": tokenizer.to_json()})
         about = {"text": Path(text).name, "characters": token_file.characters, "tokens": token_file.length}
         atomic_write(folder.environment, json.dumps(environment(device) | about, indent=2).encode())
         os.replace(token_file.path, folder.tokens)
-    return Prepared(tokenizer, replace(token_file, path=folder.tokens), network)
+    return PreparedText(tokenizer, replace(token_file, path=folder.tokens), network)
 
 
 def resume(
     text: str | Path | None, folder: RunFolder, job: LanguageModelJob, device: torch.device, observer: Observer
-) -> Prepared:
+) -> PreparedText:
     """The run in the folder, as it was at its last checkpoint.
 
     text: may be None, for the run has kept its tokens; if it can be read, it must be the same text.
     Raises RunError; ConfigError if `job` differs from the run's own in more than CHANGEABLE; TextError; PromptError.
     """
-    stored, tokenizer, _, _ = read_model(folder)
-    _check_unchanged(folder, stored, job)
+    stored, documents, _, _ = read_model(folder, job.task)
+    tokenizer = Tokenizer.from_json(documents["tokenizer"])
+    check_unchanged(folder, stored, job)
     checkpoint = load_checkpoint(folder.checkpoint)
-    token_file = TokenFile.from_json(checkpoint.text, folder.tokens)
+    token_file = TokenFile.from_json(checkpoint.data, folder.tokens)
     if text is not None:
         _check_text(text, folder, job.data, tokenizer, token_file, observer)
-    if checkpoint.threads != torch.get_num_threads():
-        observer.on_message(
-            f"the run was trained with {checkpoint.threads} threads and goes on with {torch.get_num_threads()}: "
-            "rounding differs, so it is not bit for bit what it would have become"
-        )
+    say_other_threads(checkpoint, observer)
     read_prompt(job.training.sample_prompt, tokenizer, job.data)
     network = build_network(tokenizer.size, job.model, device)
     write_job(folder, job)
     folder.truncate_metrics(checkpoint.progress.step)
-    return Prepared(tokenizer, token_file, network, checkpoint)
+    return PreparedText(tokenizer, token_file, network, checkpoint)
 
 
 def tokenize(text: str | Path, data: TextConfig, path: Path) -> tuple[Tokenizer, TokenFile]:
@@ -129,8 +102,10 @@ def cut_windows(tokens: Tensor, job: LanguageModelJob) -> tuple[TrainingWindows,
     """
     training, validation = split(tokens, job.data.validation_fraction)
     sizes = job.training.batch_size, job.training.sequence_length
-    kinds = {"consecutive": ConsecutiveWindows, "random": RandomWindows}
-    windows = kinds[job.data.windows](training, *sizes, job.training.seed)
+    if job.data.windows == "random":
+        windows: TrainingWindows = RandomWindows(training, *sizes, job.training.seed)
+    else:
+        windows = ConsecutiveWindows(training, *sizes, job.training.seed, job.training.sequence_variation)
     if job.data.validation_fraction == 0:
         return windows, None
     if len(validation) < 2:
@@ -150,33 +125,6 @@ def build_network(vocabulary_size: int, config: LanguageModelConfig, device: tor
     with torch.no_grad():
         network.eval()(torch.zeros(1, 1, dtype=torch.int64, device=device))
     return network
-
-
-@contextmanager
-def _folder_beside(folder: RunFolder) -> Iterator[Path]:
-    """A temporary folder on the disk of the run, so that a file can be moved into the run by a rename."""
-    path = folder.path.absolute()
-    beside = path / ".new" if path.is_dir() else path.with_name(f".{path.name}.new")
-    shutil.rmtree(beside, ignore_errors=True)  # of a process that was killed
-    try:
-        beside.mkdir(parents=True)
-    except OSError as error:
-        raise RunError(f"{folder.path}: the folder cannot be made: {error.strerror}") from error
-    try:
-        yield beside
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
-
-
-def _check_unchanged(folder: RunFolder, stored: LanguageModelJob, job: LanguageModelJob) -> None:
-    for table, changeable in CHANGEABLE.items():
-        was, now = (getattr(source, table).model_dump(exclude=changeable) for source in (stored, job))
-        for key in was:
-            if was[key] != now[key]:
-                raise ConfigError(
-                    f"{folder.path}: cannot be resumed with {table}.{key} = {now[key]}: it was started with "
-                    f"{was[key]}; leave the key as it was, or start a new run"
-                )
 
 
 def _check_text(

@@ -39,12 +39,17 @@ struct Inputs {
     Doubles bias_hh;    // (GH,)
     Doubles dy;         // (T, B, H), or packed: gradient of y
     Doubles dhn, dcn;   // (B, H): gradient of the last states
+    Doubles dropout = {};                      // (B, H), or empty
+    Doubles zoneout_h = {}, zoneout_c = {};    // (T, B, H), or packed, or empty
+    Doubles norm_ih = {}, norm_hh = {};        // (GH,), or empty
+    Doubles norm_c = {}, norm_c_bias = {};     // (H,), or empty
 };
 
 struct Results {
     Doubles y;  // (T, B, H), or packed; NaN where a row has ended
     Doubles hn, cn;
-    Doubles dx, dh0, dc0, dweight_ih, dweight_hh, dbias_ih, dbias_hh;  // as the inputs; dx is NaN where a row has ended
+    // As the inputs; dx is NaN where a row has ended.
+    Doubles dx, dh0, dc0, dweight_ih, dweight_hh, dbias_ih, dbias_hh, dnorm_ih, dnorm_hh, dnorm_c, dnorm_c_bias;
     double closest = 1;  // that a sum came to the kink of a relu
 };
 
@@ -60,6 +65,8 @@ class Definition {
         out_.dweight_hh.resize(in_.weight_hh.size());
         out_.dbias_ih.resize(in_.bias_ih.size());
         out_.dbias_hh.resize(in_.bias_hh.size());
+        out_.dnorm_ih = out_.dnorm_hh = Doubles(G_ * s_.H);
+        out_.dnorm_c = out_.dnorm_c_bias = Doubles(s_.H);
     }
 
     Results results() {
@@ -68,13 +75,56 @@ class Definition {
     }
 
   private:
+    // Normalised numbers, and of each what its deviation from the mean was multiplied by.
+    struct Normalised {
+        Doubles v, scale;
+    };
+
     struct Step {
         Doubles h, c;   // the states before
         Doubles gates;  // (G, H)
-        Doubles m;      // gru_after: W_hn h + b_hn; gru_before: r * h; lstm: c'
+        Doubles m;      // gru_after: W_hn h + b_hn; gru_before: r * h; lstm: what the tanh is taken of
+        Doubles mask, seen, k_h, k_c;  // of dropout, mask * h, of zoneout
+        Normalised of_x, of_h, of_c;
     };
 
     static double sigmoid(double a) { return 1 / (1 + std::exp(-a)); }
+
+    // The rows [begin, end) of some sums: normalised block by block, if there is a gain.
+    void normalise(Doubles& sums, Index begin, Index end, const Doubles& gain, Normalised& to) const {
+        if (gain.empty()) return;
+        to.v.resize(sums.size());
+        to.scale.resize(sums.size());
+        for (Index first = begin, last; first < end; first = last) {
+            last = block_end(first, static_cast<Index>(sums.size()));
+            double mean = 0, variance = 0;
+            for (Index k = first; k < last; ++k) mean += sums[k] / (last - first);
+            for (Index k = first; k < last; ++k) variance += (sums[k] - mean) * (sums[k] - mean) / (last - first);
+            for (Index k = first; k < last; ++k) {
+                to.scale[k] = 1 / std::sqrt(variance + 1e-5);
+                to.v[k] = (sums[k] - mean) * to.scale[k];
+                sums[k] = to.v[k] * gain[k];
+            }
+        }
+    }
+
+    // Gradients of the sums from those of what normalise() made of them.
+    void normalise_back(Doubles& d, Index begin, Index end, const Doubles& gain, const Normalised& of,
+                        Doubles& dgain) const {
+        if (gain.empty()) return;
+        for (Index first = begin, last; first < end; first = last) {
+            last = block_end(first, static_cast<Index>(d.size()));
+            double mean = 0, weighted = 0;
+            for (Index k = first; k < last; ++k) {
+                dgain[k] += d[k] * of.v[k];
+                mean += d[k] * gain[k] / (last - first);
+                weighted += d[k] * gain[k] * of.v[k] / (last - first);
+            }
+            for (Index k = first; k < last; ++k) d[k] = of.scale[k] * (d[k] * gain[k] - mean - of.v[k] * weighted);
+        }
+    }
+    // Where the block of row k ends, of so many rows: r and z of a GRU are one block, n another.
+    Index block_end(Index k, Index rows) const { return rows == 3 * s_.H && k < 2 * s_.H && G_ == 3 ? 2 * s_.H : rows; }
 
     // Row b of the sweep, forward and back.
     void sweep(Index b, Index length) {
@@ -85,6 +135,7 @@ class Definition {
         std::vector<Step> steps(length);
         for (Index t = 0; t < length; ++t) {
             if (begins(s_, t, b)) h = h0, c = c0;
+            find_masks(t, b, h, steps[t]);
             forward(&in_.x[position(s_, t, b) * s_.I], h, c, steps[t]);
             std::copy(h.begin(), h.end(), &out_.y[position(s_, t, b) * H]);
         }
@@ -107,41 +158,71 @@ class Definition {
         if (length == 0) give_to_first();
     }
 
+    void find_masks(Index t, Index b, const Doubles& h, Step& s) const {
+        const Index H = s_.H, i = position(s_, t, b), place = s_.rows ? s_.rows->order[b] : b;
+        const auto k = [&](const Doubles& all) {
+            return all.empty() ? Doubles(H) : Doubles(all.begin() + i * H, all.begin() + (i + 1) * H);
+        };
+        s.k_h = k(in_.zoneout_h), s.k_c = k(in_.zoneout_c);
+        s.mask = in_.dropout.empty() ? Doubles(H, 1.0) : Doubles(&in_.dropout[place * H], &in_.dropout[place * H] + H);
+        s.seen = h;
+        for (Index j = 0; j < H; ++j) s.seen[j] *= s.mask[j];
+    }
+
     // Replaces the states by those after the step.
     void forward(const double* x, Doubles& h, Doubles& c, Step& s) {
-        const Index H = s_.H;
-        s = {h, c, in_.bias_ih, Doubles(H)};
-        for (Index k = 0; k < G_ * H; ++k) s.gates[k] += product(in_.weight_ih, k, x, s_.I);
+        const Index H = s_.H, rows = G_ * H;
+        s.h = h, s.c = c, s.m = Doubles(H), s.gates = Doubles(rows);
+        for (Index k = 0; k < rows; ++k) s.gates[k] = product(in_.weight_ih, k, x, s_.I);
+        normalise(s.gates, 0, rows, in_.norm_ih, s.of_x);
+        for (Index k = 0; k < rows; ++k) s.gates[k] += in_.bias_ih[k];
+        Doubles past(rows);
+        const auto multiply = [&](Index begin, Index end, const Doubles& v) {
+            for (Index k = begin; k < end; ++k) past[k] = product(in_.weight_hh, k, v.data(), H);
+            normalise(past, begin, end, in_.norm_hh, s.of_h);
+            for (Index k = begin; k < end; ++k) past[k] += in_.bias_hh[k];
+        };
         const auto gate = [&](Index g) { return s.gates.data() + g * H; };
-        const auto past = [&](Index k, const Doubles& v) {
-            return product(in_.weight_hh, k, v.data(), H) + in_.bias_hh[k];
+        const auto keep = [&](const Doubles& k, Index j, double old, double fresh) {
+            return k[j] * old + (1 - k[j]) * fresh;
         };
         if (cell_ == Cell::gru_after || cell_ == Cell::gru_before) {
             double *const r = gate(0), *const z = gate(1), *const n = gate(2);
             const bool after = cell_ == Cell::gru_after;
+            multiply(0, 2 * H, s.seen);
             for (Index j = 0; j < H; ++j) {
-                r[j] = sigmoid(r[j] + past(j, s.h));      // (1)
-                z[j] = sigmoid(z[j] + past(H + j, s.h));  // (2)
-                s.m[j] = after ? past(2 * H + j, s.h) : r[j] * s.h[j];
+                r[j] = sigmoid(r[j] + past[j]);      // (1)
+                z[j] = sigmoid(z[j] + past[H + j]);  // (2)
+                s.m[j] = r[j] * s.seen[j];
             }
+            multiply(2 * H, rows, after ? s.seen : s.m);
             for (Index j = 0; j < H; ++j) {
-                n[j] = std::tanh(n[j] + (after ? r[j] * s.m[j] : past(2 * H + j, s.m)));  // (3)
-                h[j] = (1 - z[j]) * n[j] + z[j] * s.h[j];                                 // (4)
+                if (after) s.m[j] = past[2 * H + j];
+                n[j] = std::tanh(n[j] + (after ? r[j] * s.m[j] : past[2 * H + j]));  // (3)
+                h[j] = keep(s.k_h, j, s.h[j], (1 - z[j]) * n[j] + z[j] * s.h[j]);    // (4)
             }
         } else if (cell_ == Cell::lstm) {
             double *const i = gate(0), *const f = gate(1), *const g = gate(2), *const o = gate(3);
+            multiply(0, rows, s.seen);
             for (Index j = 0; j < H; ++j) {
-                i[j] = sigmoid(i[j] + past(j, s.h));            // (1)
-                f[j] = sigmoid(f[j] + past(H + j, s.h));        // (2)
-                g[j] = std::tanh(g[j] + past(2 * H + j, s.h));  // (3)
-                o[j] = sigmoid(o[j] + past(3 * H + j, s.h));    // (4)
-                s.m[j] = c[j] = f[j] * s.c[j] + i[j] * g[j];    // (5)
-                h[j] = o[j] * std::tanh(c[j]);                  // (6)
+                i[j] = sigmoid(i[j] + past[j]);            // (1)
+                f[j] = sigmoid(f[j] + past[H + j]);        // (2)
+                g[j] = std::tanh(g[j] + past[2 * H + j]);  // (3)
+                o[j] = sigmoid(o[j] + past[3 * H + j]);    // (4)
+                s.m[j] = f[j] * s.c[j] + i[j] * g[j];      // (5)
+                c[j] = keep(s.k_c, j, s.c[j], s.m[j]);
+            }
+            normalise(s.m, 0, H, in_.norm_c, s.of_c);
+            for (Index j = 0; j < H; ++j) {
+                if (!in_.norm_c_bias.empty()) s.m[j] += in_.norm_c_bias[j];
+                h[j] = keep(s.k_h, j, s.h[j], o[j] * std::tanh(s.m[j]));  // (6)
             }
         } else {
+            multiply(0, rows, s.seen);
             for (Index j = 0; j < H; ++j) {
-                const double sum = s.gates[j] + past(j, s.h);
-                h[j] = s.gates[j] = cell_ == Cell::rnn_tanh ? std::tanh(sum) : std::max(sum, 0.0);  // (1)
+                const double sum = s.gates[j] + past[j];
+                s.gates[j] = cell_ == Cell::rnn_tanh ? std::tanh(sum) : std::max(sum, 0.0);  // (1)
+                h[j] = keep(s.k_h, j, s.h[j], s.gates[j]);
                 if (cell_ == Cell::rnn_relu) out_.closest = std::min(out_.closest, std::abs(sum));
             }
         }
@@ -150,9 +231,20 @@ class Definition {
     // dh, dc: the gradients of the states after the step, replaced by those of the states before.
     void backward(const double* x, const Step& s, Doubles& dh, Doubles& dc, double* dx) {
         const Index H = s_.H, rows = G_ * H;
-        Doubles da(rows), dp;     // before their activations; of W_hh (...) + b_hh
+        Doubles da(rows), dp;        // before their activations; of W_hh (...) + b_hh
+        Doubles dm(H), dseen(H);
         Index products_of_h = rows;  // rows of W_hh that are multiplied by h; the others are by m
         const auto gate = [&](Index g) { return s.gates.data() + g * H; };
+        // The gradients of W_hh v + b of some rows become those of W_hh v.
+        const auto end_products = [&](Index begin, Index end) {
+            for (Index k = begin; k < end; ++k) out_.dbias_hh[k] += dp[k];
+            normalise_back(dp, begin, end, in_.norm_hh, s.of_h, out_.dnorm_hh);
+        };
+        Doubles kept = dh;
+        for (Index j = 0; j < H; ++j) {
+            kept[j] *= s.k_h[j];
+            dh[j] *= 1 - s.k_h[j];
+        }
         if (cell_ == Cell::gru_after || cell_ == Cell::gru_before) {
             const double *const r = gate(0), *const z = gate(1), *const n = gate(2);
             const bool after = cell_ == Cell::gru_after;
@@ -161,30 +253,39 @@ class Definition {
                 da[H + j] = dh[j] * (s.h[j] - n[j]) * z[j] * (1 - z[j]);     // (4), (2)
                 dh[j] *= z[j];                                               // (4)
             }
-            Doubles dm(H);
+            dp = da;
+            for (Index j = 0; after && j < H; ++j) dp[2 * H + j] *= r[j];    // (3)
+            end_products(2 * H, rows);
             if (!after) {
                 products_of_h = 2 * H;
-                multiply_back(in_.weight_hh, da, products_of_h, rows, H, dm.data());
+                multiply_back(in_.weight_hh, dp, products_of_h, rows, H, dm.data());
             }
             for (Index j = 0; j < H; ++j) {
-                da[j] = (after ? da[2 * H + j] * s.m[j] : dm[j] * s.h[j]) * r[j] * (1 - r[j]);  // (3), (1)
-                dh[j] += dm[j] * r[j];                                                          // (3)
+                da[j] = (after ? da[2 * H + j] * s.m[j] : dm[j] * s.seen[j]) * r[j] * (1 - r[j]);  // (3), (1)
+                dp[j] = da[j];
+                dseen[j] += dm[j] * r[j];                                                          // (3)
             }
-            dp = da;
-            for (Index j = 0; after && j < H; ++j) dp[2 * H + j] *= r[j];  // (3)
+            end_products(0, 2 * H);
         } else if (cell_ == Cell::lstm) {
             const double *const i = gate(0), *const f = gate(1), *const g = gate(2), *const o = gate(3);
+            Doubles dv(H);
             for (Index j = 0; j < H; ++j) {
-                const double tanh_c = std::tanh(s.m[j]);
-                dc[j] += dh[j] * o[j] * (1 - tanh_c * tanh_c);         // (6)
-                da[j] = dc[j] * g[j] * i[j] * (1 - i[j]);              // (5), (1)
-                da[H + j] = dc[j] * s.c[j] * f[j] * (1 - f[j]);        // (5), (2)
-                da[2 * H + j] = dc[j] * i[j] * (1 - g[j] * g[j]);      // (5), (3)
-                da[3 * H + j] = dh[j] * tanh_c * o[j] * (1 - o[j]);    // (6), (4)
-                dc[j] *= f[j];                                         // (5)
+                const double tanh_v = std::tanh(s.m[j]);
+                dv[j] = dh[j] * o[j] * (1 - tanh_v * tanh_v);          // (6)
+                da[3 * H + j] = dh[j] * tanh_v * o[j] * (1 - o[j]);    // (6), (4)
+                if (!in_.norm_c.empty()) out_.dnorm_c_bias[j] += dv[j];
+            }
+            normalise_back(dv, 0, H, in_.norm_c, s.of_c, out_.dnorm_c);
+            for (Index j = 0; j < H; ++j) {
+                dv[j] += (1 - s.k_c[j]) * dc[j];
+                da[j] = dv[j] * g[j] * i[j] * (1 - i[j]);              // (5), (1)
+                da[H + j] = dv[j] * s.c[j] * f[j] * (1 - f[j]);        // (5), (2)
+                da[2 * H + j] = dv[j] * i[j] * (1 - g[j] * g[j]);      // (5), (3)
+                dc[j] = s.k_c[j] * dc[j] + dv[j] * f[j];               // (5)
                 dh[j] = 0;
             }
             dp = da;
+            end_products(0, rows);
         } else {
             for (Index j = 0; j < H; ++j) {
                 const double h = s.gates[j];
@@ -192,16 +293,16 @@ class Definition {
                 dh[j] = 0;
             }
             dp = da;
+            end_products(0, rows);
         }
+        for (Index k = 0; k < rows; ++k) out_.dbias_ih[k] += da[k];
+        normalise_back(da, 0, rows, in_.norm_ih, s.of_x, out_.dnorm_ih);
         multiply_back(in_.weight_ih, da, 0, rows, s_.I, dx);
-        multiply_back(in_.weight_hh, dp, 0, products_of_h, H, dh.data());
+        multiply_back(in_.weight_hh, dp, 0, products_of_h, H, dseen.data());
+        for (Index j = 0; j < H; ++j) dh[j] += kept[j] + s.mask[j] * dseen[j];
         add_outer(out_.dweight_ih, da, 0, rows, x, s_.I);
-        add_outer(out_.dweight_hh, dp, 0, products_of_h, s.h.data(), H);
+        add_outer(out_.dweight_hh, dp, 0, products_of_h, s.seen.data(), H);
         add_outer(out_.dweight_hh, dp, products_of_h, rows, s.m.data(), H);
-        for (Index k = 0; k < rows; ++k) {
-            out_.dbias_ih[k] += da[k];
-            out_.dbias_hh[k] += dp[k];
-        }
     }
 
     // Row k of a matrix (GH, columns) times v.

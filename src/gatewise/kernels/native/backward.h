@@ -3,6 +3,7 @@
 
 #include <optional>
 
+#include "extended_backward.h"
 #include "forward.h"
 
 namespace gatewise {
@@ -49,6 +50,7 @@ struct BackwardSpace {
     const Number** x_rows;
     Number** dx_rows;
     const Number** state_rows;
+    const Number** seen_rows;  // what the recurrent weights read of them
     const Number** factor_rows;
     RowStep<Number>* row_steps;
     Barrier* barriers;       // one a group
@@ -56,12 +58,13 @@ struct BackwardSpace {
     Index segment;           // packed numbers of a gate's weights in a panel
     Index ih_rows, hh_rows;  // of the sums, padded as the arithmetic needs it
     Index gates_size, sums_size;  // of a group, of a thread
+    std::optional<BackwardExtensionSpace<Cell, Arithmetic>> extension;
 
     // every: steps from one checkpoint to the next; 0: the forward saved all.
     BackwardSpace(Arena& arena, const Shape& s, Grid grid, Index every)
         : packs(packs_backward<Arithmetic>(s) || every > 0), replays(every > 0) {
         using Weight = typename Arithmetic::Weight;
-        const GateRow row(s.H, Cell::gradients);
+        const GateRow row = gradient_row<Cell>(s);
         const Index shares = grid.shares(), width = Cell::gates * row.slot;
         rows = most_rows(s, grid);
         steps = packs ? chunk_steps(s, grid, rows, row.width, Arithmetic::backward_chunk_bytes) : s.T;
@@ -87,9 +90,11 @@ struct BackwardSpace {
         x_rows = arena.take<const Number*>(shares * steps * rows);
         dx_rows = arena.take<Number*>(shares * steps * rows);
         state_rows = arena.take<const Number*>(shares * steps * rows);
+        seen_rows = is_extended<Cell> ? arena.take<const Number*>(shares * steps * rows) : state_rows;
         factor_rows = arena.take<const Number*>(Cell::has_second_product ? shares * steps * rows : 0);
         row_steps = arena.take<RowStep<Number>>(shares * steps * rows);
         barriers = arena.take<Barrier>(grid.groups);
+        extension.emplace(arena, s, grid, rows, steps);
     }
 };
 
@@ -102,8 +107,8 @@ class BackwardSweep {
 
   public:
     BackwardSweep(const BackwardOf<Number>& call, const BackwardSpace<Cell, Arithmetic>& space, const Share& share)
-        : call_(call), space_(space), share_(share), s_(call.shape), row_(s_.H, Cell::gradients),
-          saved_row_(s_.H, Cell::saved),
+        : call_(call), space_(space), share_(share), s_(call.shape), row_(gradient_row<Cell>(s_)),
+          saved_row_(saved_row<Cell>(s_)),
           dweight_ih_(space.dweight_ih + share.group * space.ih_rows * gates * row_.slot),
           dweight_hh_(space.dweight_hh + share.group * space.hh_rows * gates * row_.slot),
           dbias_(space.dbias + share.group * row_.width),
@@ -116,12 +121,14 @@ class BackwardSweep {
           x_rows_(space.x_rows + share.share * space.steps * space.rows),
           dx_rows_(space.dx_rows + share.share * space.steps * space.rows),
           state_rows_(space.state_rows + share.share * space.steps * space.rows),
+          seen_rows_(space.seen_rows + share.share * space.steps * space.rows),
           factor_rows_(space.factor_rows + share.share * space.steps * space.rows),
-          row_steps_(space.row_steps + share.share * space.steps * space.rows) {
+          row_steps_(space.row_steps + share.share * space.steps * space.rows),
+          extension_(call, *space.extension, share, space.rows) {
         if (!space.replays) return;
         const Sequence<Number> y{const_cast<Number*>(call.y.data), call.y.step, call.y.row};  // only read
         again_.emplace(ForwardOf<Number>{s_, call.weights, call.x, call.h0, call.c0, y, nullptr, nullptr, nullptr, {}, 0,
-                                         space.discarded});
+                                         space.discarded, nullptr, call.regularisation});
         forward_.emplace(*again_, *space.forward, share, true);
     }
 
@@ -131,6 +138,10 @@ class BackwardSweep {
     void prepare() {
         if (space_.packs) pack();
         if (forward_) forward_->prepare();
+        if constexpr (is_extended<Cell>) {
+            const auto [begin, end] = part_of(panels(s_.H), share_.share, share_.shares);
+            extension_.prepare(begin, end);
+        }
         clear_bias_sums();
         dgates_.clear_padding(space_.steps * share_.rows(), share_.panel_end);
         start_from_last_states();
@@ -144,12 +155,15 @@ class BackwardSweep {
                 const Index count = rows_at(s_, share_, t);
                 first -= count;
                 const bool wanted = t > 0 || call_.dh0 != nullptr;
-                if constexpr (Cell::has_second_product) {
+                if constexpr (is_extended<Cell>) {
+                    extended_products(t, first, count, wanted);
+                } else if constexpr (Cell::has_second_product) {
                     two_products(first, count, wanted);
                 } else {
                     one_product(first, count, wanted);
                 }
                 end_restarted_rows(t, count);
+                if constexpr (is_extended<Cell>) share_.wait();  // the state's gradient is whole
             }
             if (!space_.packs) {
                 write_weight_gradients_in_place(rows);
@@ -243,6 +257,8 @@ class BackwardSweep {
                 RowStep<Number>& step = row_steps[i];
                 step.saved = again ? again + i * width : saved_at(t, b);
                 step.dy = call.dy.data ? shape.at(call.dy, t, b) : nullptr;
+                if constexpr (is_extended<Cell>)
+                    seen_rows_[i] = extension_.masks() ? extension_.masked(i) : state_rows[i];
                 if constexpr (Cell::has_second_product) factor_rows[i] = factor_ + i * slot;
                 if constexpr (Cell::has_second_state) {
                     if (restarts) step.c = call.c0.at(0, shape.place(b));
@@ -332,6 +348,36 @@ class BackwardSweep {
         });
     }
 
+    // Either of them, for an extended cell. Its members share the rows, and then the products' panels.
+    void extended_products(Index t, Index first, Index count, bool wanted) {
+        const auto row_at = [&](Index row, float* sums) {
+            const Index i = first + row;
+            const RowStep<Number>& step = row_steps_[i];
+            float* const factor = Cell::has_second_product ? factor_ + i * row_.slot : nullptr;
+            return BackwardRow{t, share_.row_begin + row, step.saved, state_rows_[i], step.c, step.dy,
+                               dh_ + row * row_.slot, dc_ + row * row_.slot, dgates_.row(i), extension_.masked(i),
+                               factor, extension_.product(row), sums};
+        };
+        extension_.for_own_rows(count, [&](Index row, float* sums) { extension_.back(row_at(row, sums)); });
+        share_.wait();  // the gates' gradients are whole
+        if constexpr (Cell::has_second_product) {
+            multiply_recurrent<1>(first, count, gates - 1, [extension = &extension_](Index, Index row, Index unit,
+                                                                                     Vec sum) GATEWISE_INLINE {
+                store(extension->product(row) + unit, sum);
+            });
+            share_.wait();  // the gradient of the second product's factor is whole
+            extension_.for_own_rows(count, [&](Index row, float* sums) { extension_.finish_back(row_at(row, sums)); });
+            share_.wait();  // the other gates' gradients are whole
+        }
+        constexpr int with_state = gates - Cell::has_second_product;
+        if (wanted)
+            multiply_recurrent<with_state>(first, count, 0, [this](Index, Index row, Index unit, Vec sum) GATEWISE_INLINE {
+                const float* m = extension_.mask(share_.row_begin + row);
+                float* to = dh_ + row * row_.slot + unit;
+                store(to, load(to) + (m ? load_first(m + unit, lanes_used(s_.H, unit / lanes)) * sum : sum));
+            });
+    }
+
     // Where a row began anew before step t, the gradient of its state is one of the first state.
     void end_restarted_rows(Index t, Index count) {
         if (t == 0 || !s_.has_resets()) return;
@@ -393,13 +439,13 @@ class BackwardSweep {
                                             first_slot * row_.slot + column, width);
             });
         };
-        if (call_.dweight_ih) sum(dweight_ih_, x_rows_, s_.I, 0, gates, Cell::first_gate);
+        if (call_.dweight_ih) sum(dweight_ih_, x_rows_, s_.I, 0, gates, first_input_gradient<Cell>(s_));
         if (!call_.dweight_hh) return;
         if constexpr (Cell::has_second_product) {
-            sum(dweight_hh_, state_rows_, s_.H, 0, gates - 1, 0);
+            sum(dweight_hh_, seen_rows_, s_.H, 0, gates - 1, 0);
             sum(dweight_hh_, factor_rows_, s_.H, (gates - 1) * row_.slot, 1, gates - 1);
         } else {
-            sum(dweight_hh_, state_rows_, s_.H, 0, gates, 0);
+            sum(dweight_hh_, seen_rows_, s_.H, 0, gates, 0);
         }
     }
 
@@ -412,16 +458,16 @@ class BackwardSweep {
                                                  slot * row_.slot + unit, units, left, rows, depth);
             };
             for (int i = 0; i < gates; ++i) {
-                if (call_.dweight_ih) write(call_.dweight_ih, i, Cell::first_gate + i, x_rows_, s_.I);
+                if (call_.dweight_ih) write(call_.dweight_ih, i, first_input_gradient<Cell>(s_) + i, x_rows_, s_.I);
                 const bool second = Cell::has_second_product && i == gates - 1;
                 if (call_.dweight_hh)
-                    write(call_.dweight_hh, Cell::gate_of(i), i, second ? factor_rows_ : state_rows_, s_.H);
+                    write(call_.dweight_hh, Cell::gate_of(i), i, second ? factor_rows_ : seen_rows_, s_.H);
             }
         }
     }
 
     void add_bias_gradients(Index rows) {
-        if (!call_.dbias_ih && !call_.dbias_hh) return;
+        if (s_.normalised || (!call_.dbias_ih && !call_.dbias_hh)) return;  // normalised, its rows have added theirs
         for (Index slot = 0; slot < row_.width / row_.slot; ++slot)
             for (Index p = share_.panel_begin; p < share_.panel_end; ++p) {
                 float* bias = dbias_ + slot * row_.slot + p * lanes;
@@ -442,10 +488,10 @@ class BackwardSweep {
         const Weights<gates> weights{matrices, s_.I, space_.weight_ih};
         if (space_.packs) {
             const auto [first, last] = part_of(rows, share_.member, share_.members);
-            multiply_back<gates>(first, last - first, Cell::first_gate, weights, 0, panels(s_.I), use);
+            multiply_back<gates>(first, last - first, first_input_gradient<Cell>(s_), weights, 0, panels(s_.I), use);
         } else {
             const auto [begin, end] = part_of(panels(s_.I), share_.member, share_.members);
-            multiply_back<gates>(0, rows, Cell::first_gate, weights, begin, end, use);
+            multiply_back<gates>(0, rows, first_input_gradient<Cell>(s_), weights, begin, end, use);
         }
     }
 
@@ -472,9 +518,11 @@ class BackwardSweep {
                     write_transposed(call_.dweight_ih, space_.dweight_ih, space_.ih_rows, i, i, s_.I, p);
                 if (call_.dweight_hh && space_.packs)
                     write_transposed(call_.dweight_hh, space_.dweight_hh, space_.hh_rows, gate, i, s_.H, p);
-                if (call_.dbias_ih) write_bias(call_.dbias_ih, i, (Cell::first_gate + i) * row_.slot, p);
-                if (call_.dbias_hh) write_bias(call_.dbias_hh, gate, i * row_.slot, p);
+                if (call_.dbias_ih) write_bias(call_.dbias_ih, i, Cell::first_gate + i, p);
+                if (call_.dbias_hh) write_bias(call_.dbias_hh, gate, i, p);
             }
+        if constexpr (is_extended<Cell>)
+            if (s_.normalised) extension_.write(call_.dregularisation, begin, end);
     }
 
     // sums: of each group `rows` rows, of which `depth` are used.
@@ -493,10 +541,17 @@ class BackwardSweep {
         }
     }
 
-    void write_bias(Number* bias, Index gate, Index offset, Index p) const {
+    Vec bias_sum(int slot, Index unit) const {
+        if constexpr (is_extended<Cell>)
+            if (s_.normalised) return extension_.sum(slot, unit);
         Vec sum{};
         for (int group = 0; group < share_.groups; ++group)
-            sum += load(space_.dbias + group * row_.width + offset + p * lanes);
+            sum += load(space_.dbias + group * row_.width + slot * row_.slot + unit);
+        return sum;
+    }
+
+    void write_bias(Number* bias, Index gate, int slot, Index p) const {
+        const Vec sum = bias_sum(slot, p * lanes);
         store_first(bias + gate * s_.H + p * lanes, sum, lanes_used(s_.H, p));
     }
 
@@ -515,10 +570,12 @@ class BackwardSweep {
     const Number** x_rows_;
     Number** dx_rows_;
     const Number** state_rows_;
+    const Number** seen_rows_;
     const Number** factor_rows_;
     RowStep<Number>* row_steps_;
     std::optional<ForwardOf<Number>> again_;
     std::optional<ForwardSweep<Cell, Arithmetic>> forward_;
+    const BackwardExtension<Cell, Arithmetic> extension_;
 };
 
 }  // namespace

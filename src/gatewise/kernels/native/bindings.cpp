@@ -55,9 +55,29 @@ Sequence<Number> sequence(Address address, Index step, Index row) {
     return {pointer<Number>(address), step, row};
 }
 
+// What an extended call has beside the arguments of a plain one.
+struct Extension {
+    Regularisation regularisation;
+    bool normalised;
+    RegularisationGradients gradients;
+};
+
+Extension extension(Address dropout, Index dropout_row, Address zoneout_h, Index zoneout_h_step, Index zoneout_h_row,
+                    double kept_h, Address zoneout_c, Index zoneout_c_step, Index zoneout_c_row, double kept_c,
+                    Address norm_ih, Address norm_hh, Address norm_c, Address norm_c_bias, Address dnorm_ih,
+                    Address dnorm_hh, Address dnorm_c, Address dnorm_c_bias) {
+    return {{sequence<const float>(dropout, 0, dropout_row),
+             sequence<const bool>(zoneout_h, zoneout_h_step, zoneout_h_row),
+             sequence<const bool>(zoneout_c, zoneout_c_step, zoneout_c_row), kept_h, kept_c, pointer<float>(norm_ih),
+             pointer<float>(norm_hh), pointer<float>(norm_c), pointer<float>(norm_c_bias)},
+            norm_ih != 0,
+            {pointer<float>(dnorm_ih), pointer<float>(dnorm_hh), pointer<float>(dnorm_c),
+             pointer<float>(dnorm_c_bias)}};
+}
+
 template <typename Number>
-const KernelsOf<Number>& kernels_of(int cell) {
-    if constexpr (std::is_same_v<Number, float>) return *kernels->float32[cell];
+const KernelsOf<Number>& kernels_of(int cell, const Extension* extension) {
+    if constexpr (std::is_same_v<Number, float>) return extension ? *kernels->extended[cell] : *kernels->float32[cell];
     else return *kernels->bfloat16[cell];
 }
 
@@ -133,8 +153,15 @@ void run_forward_of_rows(const KernelsOf<Number>& serving, ForwardOf<Number> cal
     last.shape.B = B - longer;
     last.x.data += skipped * call.x.row;
     last.y.data += skipped * call.y.row;
-    if (call.saved) last.saved += longer * serving.saved_size({1, 1, 1, call.shape.H});
+    if (call.saved) last.saved += longer * serving.saved_size({1, 1, 1, call.shape.H, nullptr, call.shape.normalised});
     if (call.every > 0) last.checkpoints.data += longer * call.checkpoints.row;
+    Regularisation of_last{};
+    if (call.regularisation) {
+        of_last = *call.regularisation;
+        for (Sequence<const bool>* masks : {&of_last.zoneout_h, &of_last.zoneout_c})
+            if (masks->data) masks->data += skipped * masks->row;
+        last.regularisation = &of_last;
+    }
     run_forward(serving, last, threads);
     call.shape.B = longer;
     run_forward(serving, call, threads);
@@ -148,16 +175,16 @@ Sequence<Float> checkpoints_at(const KernelsOf<Number>& serving, Address address
 }
 
 template <typename Number>
-void forward(int cell, Index T, Index B, Index I, Index H, Address weight_ih, Address weight_hh, Address bias_ih,
-             Address bias_hh, Address x, Index x_step, Index x_row, Address h0, Index h0_row, Address c0, Index c0_row,
+void forward(const Extension* extension, int cell, Index T, Index B, Index I, Index H, Address weight_ih,
+             Address weight_hh, Address bias_ih, Address bias_hh, Address x, Index x_step, Index x_row, Address h0, Index h0_row, Address c0, Index c0_row,
              Address y, Index y_step, Index y_row, Address hn, Address cn, Address saved, Address checkpoints,
              Index every, Address lengths, bool packed, bool reverse, Address resets, Index resets_step,
              Index resets_row, int threads) {
-    const KernelsOf<Number>& serving = kernels_of<Number>(cell);
+    const KernelsOf<Number>& serving = kernels_of<Number>(cell, extension);
     const CallRows rows(T, B, pointer<const std::int64_t>(lengths), packed, reverse,
                         sequence<const bool>(resets, resets_step, resets_row));
-    const ForwardOf<Number> call{
-        {rows.get() ? rows.steps() : T, B, I, H, rows.get()},
+    ForwardOf<Number> call{
+        {rows.get() ? rows.steps() : T, B, I, H, rows.get(), extension && extension->normalised},
         {pointer<Number>(weight_ih), pointer<Number>(weight_hh), pointer<Number>(bias_ih), pointer<Number>(bias_hh)},
         sequence<const Number>(x, x_step, x_row),
         sequence<const Number>(h0, 0, h0_row),
@@ -169,22 +196,23 @@ void forward(int cell, Index T, Index B, Index I, Index H, Address weight_ih, Ad
         checkpoints_at<Number, float>(serving, checkpoints, B, H),
         every,
     };
+    if (extension) call.regularisation = &extension->regularisation;
     if (rows.get()) return run_forward_of_rows(serving, call, rows, threads);
     run_forward(serving, call, threads);
 }
 
 template <typename Number>
-void backward(int cell, Index T, Index B, Index I, Index H, Address weight_ih, Address weight_hh, Address bias_ih,
-              Address bias_hh, Address x, Index x_step, Index x_row, Address h0, Index h0_row, Address c0, Index c0_row,
-              Address y, Index y_step, Index y_row, Address saved, Address checkpoints, Index every, Address dy, Index dy_step, Index dy_row, Address dhn, Index dhn_row,
-              Address dcn, Index dcn_row, Address dx, Index dx_step, Index dx_row, Address dh0, Address dc0,
+void backward(const Extension* extension, int cell, Index T, Index B, Index I, Index H, Address weight_ih,
+              Address weight_hh, Address bias_ih, Address bias_hh, Address x, Index x_step, Index x_row, Address h0, Index h0_row, Address c0, Index c0_row,
+              Address y, Index y_step, Index y_row, Address saved, Address checkpoints, Index every, Address dy,
+              Index dy_step, Index dy_row, Address dhn, Index dhn_row, Address dcn, Index dcn_row, Address dx, Index dx_step, Index dx_row, Address dh0, Address dc0,
               Address dweight_ih, Address dweight_hh, Address dbias_ih, Address dbias_hh, Address lengths, bool packed,
               bool reverse, Address resets, Index resets_step, Index resets_row, int threads) {
-    const KernelsOf<Number>& serving = kernels_of<Number>(cell);
+    const KernelsOf<Number>& serving = kernels_of<Number>(cell, extension);
     const CallRows rows(T, B, pointer<const std::int64_t>(lengths), packed, reverse,
                         sequence<const bool>(resets, resets_step, resets_row));
-    const BackwardOf<Number> call{
-        {rows.get() ? rows.steps() : T, B, I, H, rows.get()},
+    BackwardOf<Number> call{
+        {rows.get() ? rows.steps() : T, B, I, H, rows.get(), extension && extension->normalised},
         {pointer<Number>(weight_ih), pointer<Number>(weight_hh), pointer<Number>(bias_ih), pointer<Number>(bias_hh)},
         sequence<const Number>(x, x_step, x_row),
         sequence<const Number>(h0, 0, h0_row),
@@ -204,9 +232,21 @@ void backward(int cell, Index T, Index B, Index I, Index H, Address weight_ih, A
         pointer<Number>(dbias_ih),
         pointer<Number>(dbias_hh),
     };
+    if (extension) {
+        call.regularisation = &extension->regularisation;
+        call.dregularisation = extension->gradients;
+    }
     float* scratch = workspace.at_least(serving.backward_workspace_size(call.shape, every, threads));
     serving.backward(call, scratch, threads);
 }
+
+// A function without the extension.
+template <auto function>
+struct Plain;
+template <typename... Arguments, void (*function)(const Extension*, Arguments...)>
+struct Plain<function> {
+    static void call(Arguments... arguments) { function(nullptr, arguments...); }
+};
 
 }  // namespace
 }  // namespace gatewise
@@ -226,17 +266,24 @@ NB_MODULE(_native, m) {
     // Slots of a saved row, each of H floats padded to whole vectors, and the floats of such a row.
     m.def("slots", [](int cell) { return kernels->float32[cell]->slots; });
     m.def("saved_size", [](int cell, Index H) { return kernels->float32[cell]->saved_size({1, 1, 1, H}); });
+    m.def("normalised_saved_size", [](int cell, Index H) {
+        return kernels->extended[cell]->saved_size({1, 1, 1, H, nullptr, true});
+    });
     m.def("buffer", &buffer);
     m.def("release_memory", [] {
         workspace.release();
         buffers.release();
         kept_weights.release();
     });
-    m.def("forward", &forward<float>, nb::call_guard<nb::gil_scoped_release>());
-    m.def("backward", &backward<float>, nb::call_guard<nb::gil_scoped_release>());
+    m.def("forward", &Plain<&forward<float>>::call, nb::call_guard<nb::gil_scoped_release>());
+    m.def("backward", &Plain<&backward<float>>::call, nb::call_guard<nb::gil_scoped_release>());
     // Only where computes_bfloat16() holds, and without lengths and resets.
-    m.def("forward_bfloat16", &forward<Bfloat16>, nb::call_guard<nb::gil_scoped_release>());
-    m.def("backward_bfloat16", &backward<Bfloat16>, nb::call_guard<nb::gil_scoped_release>());
+    m.def("forward_bfloat16", &Plain<&forward<Bfloat16>>::call, nb::call_guard<nb::gil_scoped_release>());
+    m.def("backward_bfloat16", &Plain<&backward<Bfloat16>>::call, nb::call_guard<nb::gil_scoped_release>());
+    nb::class_<Extension>(m, "Extension");
+    m.def("extension", &extension);
+    m.def("extended_forward", &forward<float>, nb::call_guard<nb::gil_scoped_release>());
+    m.def("extended_backward", &backward<float>, nb::call_guard<nb::gil_scoped_release>());
     bind_stream(m);
 #ifdef _OPENMP
     m.attr("openmp") = true;

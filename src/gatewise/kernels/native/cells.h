@@ -10,7 +10,7 @@
 //     rnn          [h]                      [h]
 //
 // The gradients that belong to W_i x are those of the gates; those that belong to the recurrent products are the first
-// ones: hn r z, where hn stands for the candidate.
+// ones: hn r z, where hn stands for the candidate. A cell that is Extended may have more slots: extended.h.
 #pragma once
 
 #include "activations.h"
@@ -50,6 +50,8 @@ struct GruAfter {
     static constexpr bool keeps_last_bias = true;   // the last gate's recurrent bias is apart from the input's
     static constexpr bool has_second_state = false;
     static constexpr bool has_second_product = false;
+    // Gates from one of these to the next are normalised together.
+    static constexpr int blocks[] = {0, 2, 3};
     // The gate whose recurrent weights belong to a slot of the gradients.
     static constexpr int gate_of(int slot) { return (slot + 2) % 3; }
 
@@ -88,6 +90,7 @@ struct GruBefore {
     static constexpr bool keeps_last_bias = false;
     static constexpr bool has_second_state = false;
     static constexpr bool has_second_product = true;
+    static constexpr int blocks[] = {0, 2, 3};
     static constexpr int gate_of(int slot) { return slot; }
 
     // Returns r * h.
@@ -129,37 +132,60 @@ struct Lstm {
     static constexpr bool has_second_state = true;
     static constexpr int second_state = 4;  // its slot
     static constexpr bool has_second_product = false;
+    static constexpr int blocks[] = {0, 4};
     static constexpr int gate_of(int slot) { return slot; }
 
     template <typename Arithmetic>
     GATEWISE_INLINE static Vec step(const ForwardUnits& u) {
+        const Units units = units_of<Arithmetic>(u);
+        store(u.c, units.c);
+        if (u.saves) {
+            save_gates(u, units);
+            u.save(second_state, units.c);
+        }
+        return units.o * Arithmetic::tanh(units.c);                     // (6)
+    }
+
+    struct Units {
+        Vec i, f, g, o, c;
+    };
+    template <typename Arithmetic>
+    GATEWISE_INLINE static Units units_of(const ForwardUnits& u) {
         const Vec i = Arithmetic::sigmoid(u.input(0) + u.products[0]);  // (1)
         const Vec f = Arithmetic::sigmoid(u.input(1) + u.products[1]);  // (2)
         const Vec g = Arithmetic::tanh(u.input(2) + u.products[2]);     // (3)
         const Vec o = Arithmetic::sigmoid(u.input(3) + u.products[3]);  // (4)
-        const Vec c = f * load(u.c) + i * g;                            // (5)
-        store(u.c, c);
-        if (u.saves) {
-            u.save(0, i);
-            u.save(1, f);
-            u.save(2, g);
-            u.save(3, o);
-            u.save(4, c);
-        }
-        return o * Arithmetic::tanh(c);                                 // (6)
+        return {i, f, g, o, f * load(u.c) + i * g};                     // (5)
+    }
+    GATEWISE_INLINE static void save_gates(const ForwardUnits& u, const Units& units) {
+        u.save(0, units.i);
+        u.save(1, units.f);
+        u.save(2, units.g);
+        u.save(3, units.o);
     }
 
     template <typename Set>
     GATEWISE_INLINE static Vec back(const BackwardUnits& u, const Set& set) {
-        const Vec i = u.saved(0), f = u.saved(1), g = u.saved(2), o = u.saved(3);
-        const Vec t = tanh(u.saved(4));
-        const Vec dc = load(u.dc) + u.dh * o * (1.0f - t * t);  // (6)
-        set(0, dc * g * i * (1.0f - i));                        // (5), (1)
-        set(1, dc * u.c * f * (1.0f - f));                      // (5), (2)
-        set(2, dc * i * (1.0f - g * g));                        // (5), (3)
-        set(3, u.dh * t * o * (1.0f - o));                      // (6), (4)
-        store(u.dc, dc * f);                                    // (5)
+        const Vec dc = load(u.dc) + back_to_cell(u, tanh(u.saved(second_state)), set);
+        store(u.dc, back_from_cell(u, dc, set));
         return Vec{};
+    }
+
+    // The gradient of what the tanh of (6) is taken of, whose value is t.
+    template <typename Set>
+    GATEWISE_INLINE static Vec back_to_cell(const BackwardUnits& u, Vec t, const Set& set) {
+        const Vec o = u.saved(3);
+        set(3, u.dh * t * o * (1.0f - o));    // (6), (4)
+        return u.dh * o * (1.0f - t * t);     // (6)
+    }
+    // dc: that of the new cell. Returns that of the old one.
+    template <typename Set>
+    GATEWISE_INLINE static Vec back_from_cell(const BackwardUnits& u, Vec dc, const Set& set) {
+        const Vec i = u.saved(0), f = u.saved(1), g = u.saved(2);
+        set(0, dc * g * i * (1.0f - i));      // (5), (1)
+        set(1, dc * u.c * f * (1.0f - f));    // (5), (2)
+        set(2, dc * i * (1.0f - g * g));      // (5), (3)
+        return dc * f;                        // (5)
     }
 };
 
@@ -170,6 +196,7 @@ struct Rnn {
     static constexpr bool keeps_last_bias = false;
     static constexpr bool has_second_state = false;
     static constexpr bool has_second_product = false;
+    static constexpr int blocks[] = {0, 1};
     static constexpr int gate_of(int slot) { return slot; }
 
     template <typename Arithmetic>

@@ -11,7 +11,7 @@
 
 namespace gatewise {
 
-#define GATEWISE_EXTERN(isa, cell) extern const KernelsOf<float> kernels_##isa##_##cell;
+#define GATEWISE_EXTERN(isa, cell) extern const KernelsOf<float> kernels_##isa##_##cell, extended_##isa##_##cell;
 #define GATEWISE_EXTERN_PORTABLE(cell) GATEWISE_EXTERN(portable, cell)
 GATEWISE_CELLS(GATEWISE_EXTERN_PORTABLE)
 #ifdef __x86_64__
@@ -26,13 +26,20 @@ extern const KernelsOf<Bfloat16> bfloat16_amx_gru_after, bfloat16_amx_gru_before
 
 namespace {
 
+// The float32 kernels of an instruction set: plain, and extended.
 #define GATEWISE_PORTABLE(cell) &kernels_portable_##cell,
-constexpr Kernels kernels_portable{"portable", "portable", {GATEWISE_CELLS(GATEWISE_PORTABLE)}, {}};
+#define GATEWISE_PORTABLE_EXTENDED(cell) &extended_portable_##cell,
+#define GATEWISE_OF_PORTABLE {GATEWISE_CELLS(GATEWISE_PORTABLE)}, {GATEWISE_CELLS(GATEWISE_PORTABLE_EXTENDED)}
+constexpr Kernels kernels_portable{"portable", "portable", GATEWISE_OF_PORTABLE, {}};
 #ifdef __x86_64__
 #define GATEWISE_AVX2(cell) &kernels_avx2_##cell,
+#define GATEWISE_AVX2_EXTENDED(cell) &extended_avx2_##cell,
 #define GATEWISE_AVX512(cell) &kernels_avx512_##cell,
-constexpr Kernels kernels_avx2{"avx2", "avx2", {GATEWISE_CELLS(GATEWISE_AVX2)}, {}};
-constexpr Kernels kernels_avx512{"avx512", "avx512", {GATEWISE_CELLS(GATEWISE_AVX512)}, {}};
+#define GATEWISE_AVX512_EXTENDED(cell) &extended_avx512_##cell,
+#define GATEWISE_OF_AVX2 {GATEWISE_CELLS(GATEWISE_AVX2)}, {GATEWISE_CELLS(GATEWISE_AVX2_EXTENDED)}
+#define GATEWISE_OF_AVX512 {GATEWISE_CELLS(GATEWISE_AVX512)}, {GATEWISE_CELLS(GATEWISE_AVX512_EXTENDED)}
+constexpr Kernels kernels_avx2{"avx2", "avx2", GATEWISE_OF_AVX2, {}};
+constexpr Kernels kernels_avx512{"avx512", "avx512", GATEWISE_OF_AVX512, {}};
 #endif
 
 struct Choice {
@@ -53,7 +60,7 @@ bool amx_runs_here() {
 
 // AMX for bfloat16, AVX-512 for the rest.
 constexpr Kernels kernels_amx{
-    "amx", "avx512", {GATEWISE_CELLS(GATEWISE_AVX512)}, {&bfloat16_amx_gru_after, &bfloat16_amx_gru_before}};
+    "amx", "avx512", GATEWISE_OF_AVX512, {&bfloat16_amx_gru_after, &bfloat16_amx_gru_before}};
 #endif
 
 }  // namespace

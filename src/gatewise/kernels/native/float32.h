@@ -108,6 +108,7 @@ struct Float32 {
             }
         }
         const Inputs& rows() const { return rows_; }
+        float* next(Index row) const { return next_[row]; }
         GATEWISE_INLINE Vec at(Index row, Index unit, Index used) const {
             return load_first(rows_.row(row) + unit, used);
         }

@@ -3,8 +3,9 @@
 // `Arithmetic` says how numbers are kept and products made: Float32 (float32.h) or AmxBfloat16 (amx.h).
 #pragma once
 
-#include "cells.h"
-#include "plan.h"
+#include <optional>
+
+#include "extended_forward.h"
 
 namespace gatewise {
 namespace {
@@ -77,6 +78,7 @@ struct ForwardSpace {
     Barrier* barriers;    // one a group
     Index rows, steps;    // most rows of a group, most steps of a chunk
     Index factor_size, state_size, x_size;  // of a group, of a thread
+    std::optional<ForwardExtensionSpace<Cell, Arithmetic>> extension;
 
     // kept: where the packed weights are kept; null: in the arena. replayed: steps that are computed again at once, all
     // that they save in a chunk; 0: not again.
@@ -84,7 +86,7 @@ struct ForwardSpace {
         : packs(packs_forward<Arithmetic>(s)) {
         Arena kept_arena(kept);
         if (packs) packed = PackedWeights<Cell, Arithmetic>(keeps ? kept_arena : arena, s, keeps);
-        const GateRow row(s.H, saves ? Cell::saved : Cell::gates);
+        const GateRow row = saves ? saved_row<Cell>(s) : GateRow(s.H, Cell::gates);
         const Index shares = grid.shares();
         rows = most_rows(s, grid);
         steps = replayed > 0 ? replayed : packs ? chunk_steps(s, grid, rows, row.width) : s.T;
@@ -100,6 +102,7 @@ struct ForwardSpace {
         x_rows = arena.take(shares * x_size);
         gate_rows = arena.take<float*>(shares * steps * rows);
         barriers = arena.take<Barrier>(grid.groups);
+        extension.emplace(arena, s, grid, rows);
     }
 };
 
@@ -118,7 +121,7 @@ class ForwardSweep {
     ForwardSweep(const ForwardOf<Number>& call, const ForwardSpace<Cell, Arithmetic>& space, const Share& share,
                  bool saves)
         : call_(call), space_(space), share_(share), s_(call.shape), saves_(saves),
-          row_(s_.H, saves ? Cell::saved : gates),
+          row_(saves ? saved_row<Cell>(s_) : GateRow(s_.H, gates)),
           input_{call.weights.ih, s_.I, gates, space.packed.ih, space.packed.ih_panel},
           recurrent_{call.weights.hh, s_.H, first_gates, space.packed.hh, space.packed.hh_panel},
           second_{call.weights.hh + first_gates * s_.H * s_.H, s_.H, 1, space.packed.second, space.packed.second_panel},
@@ -126,7 +129,8 @@ class ForwardSweep {
           gate_rows_(space.gate_rows + share.share * space.steps * space.rows),
           state_(space.state + share.group * space.state_size, call, share, space.rows),
           factor_(space.factor + share.group * space.factor_size, s_.H),
-          c_(space.c + (Cell::has_second_state ? share.group * space.rows * row_.slot : 0)) {}
+          c_(space.c + (Cell::has_second_state ? share.group * space.rows * row_.slot : 0)),
+          extension_(call, *space.extension, share, space.rows, saves, space.bias, space.last_bias) {}
 
     // The three parts of a call; between them, all shares wait for each other.
     void prepare() {
@@ -162,13 +166,19 @@ class ForwardSweep {
   private:
     void take_steps(Index begin, Index end) {
         project_inputs(find_rows(begin, end));
+        if constexpr (is_extended<Cell>) {
+            extension_.mask_states(begin, rows_at(s_, share_, begin));
+            share_.wait();  // these, and the inputs' products, are whole
+        }
         float* const* gate_rows = gate_rows_;
         for (Index t = begin; t < end; ++t) {
             const Index count = rows_at(s_, share_, t);
             keep_checkpoint(t, count);
             restart_rows(t, count);
             state_.find(t, count);
-            if constexpr (Cell::has_second_product) {
+            if constexpr (is_extended<Cell>) {
+                extended_step(t, gate_rows, count, t + 1 < end ? rows_at(s_, share_, t + 1) : 0);
+            } else if constexpr (Cell::has_second_product) {
                 first_part(gate_rows, count);
                 share_.wait();  // the second product's factor is whole
                 second_part(gate_rows, count);
@@ -202,6 +212,7 @@ class ForwardSweep {
     void prepare_weights() {
         const auto [begin, end] = part_of(panels(s_.H), share_.share, share_.shares);
         sum_biases(begin, end);
+        if constexpr (is_extended<Cell>) extension_.prepare(begin, end);
         Fingerprint* prints = space_.packed.prints;
         for (const Weights& w : {input_, recurrent_, second_}) {
             if (w.panel == 0) continue;
@@ -287,12 +298,44 @@ class ForwardSweep {
 
     // The gates of the chunk's rows = W_i x + b: the input's part of the equations.
     void project_inputs(Index rows) {
+        if constexpr (is_extended<Cell>)
+            if (s_.normalised) return project_normalised_inputs(rows);
         const auto put = [slot = row_.slot, bias = space_.bias, gate_rows = gate_rows_](
                              Index row, Index panel, const Vec* products) GATEWISE_INLINE {
             float* to = gate_rows[row] + panel * lanes;
             for (int g = 0; g < gates; ++g) store(to + g * slot, load(bias + panel * lanes + g * slot) + products[g]);
         };
         multiply<gates>(x_rows_, rows, input_, put);
+    }
+
+    // The same, where a normalisation comes between the product and the bias.
+    void project_normalised_inputs(Index rows) {
+        const auto put = [slot = row_.slot, size = s_.H, gate_rows = gate_rows_](
+                             Index row, Index panel, const Vec* products) GATEWISE_INLINE {
+            store_padded<gates>(gate_rows[row], slot, size, panel, products);
+        };
+        multiply<gates>(x_rows_, rows, input_, put);
+        share_.wait();  // the rows are whole
+        extension_.normalise_inputs(gate_rows_, rows);
+    }
+
+    // A step of an extended cell; `next` rows of those that take it go on to the next step of the chunk.
+    void extended_step(Index t, float* const* gate_rows, Index count, Index next) {
+        const auto& rows = extension_.read(state_.rows());
+        const auto [begin, end] = own_rows(share_, count);
+        multiply<first_gates>(rows, count, recurrent_, extension_.template put<0, first_gates>());
+        share_.wait();  // the products are whole
+        if constexpr (Cell::has_second_product) {
+            for (Index row = begin; row < end; ++row)
+                extension_.first_part(gate_rows[row], row, rows.row(row), factor_);
+            share_.wait();  // the second product's factor is whole
+            multiply<1>(factor_, count, second_, extension_.template put<first_gates, gates>());
+            share_.wait();  // its products are whole
+        }
+        for (Index row = begin; row < end; ++row) {
+            extension_.step(gate_rows[row], t, row, state_.rows().row(row), state_.next(row), c_ + row * row_.slot);
+            if (row < next) extension_.mask_state(t + 1, row);
+        }
     }
 
     // use(units, row, unit, used): a vector of units of a row of the step.
@@ -372,6 +415,7 @@ class ForwardSweep {
     State state_;
     const typename Arithmetic::Matrix factor_;
     float* c_;
+    const ForwardExtension<Cell, Arithmetic> extension_;
 };
 
 }  // namespace

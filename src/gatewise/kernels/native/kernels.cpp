@@ -8,7 +8,11 @@
 
 namespace gatewise {
 
+using PlainCell = GATEWISE_JOIN(cell_, GATEWISE_CELL);
+
 extern const KernelsOf<float> GATEWISE_JOIN(GATEWISE_JOIN(kernels_, GATEWISE_ISA), GATEWISE_JOIN(_, GATEWISE_CELL)) =
-    KernelsIn<GATEWISE_JOIN(cell_, GATEWISE_CELL), Float32>::all;
+    KernelsIn<PlainCell, Float32>::all;
+extern const KernelsOf<float> GATEWISE_JOIN(GATEWISE_JOIN(extended_, GATEWISE_ISA), GATEWISE_JOIN(_, GATEWISE_CELL)) =
+    KernelsIn<Extended<PlainCell>, Float32>::all;
 
 }  // namespace gatewise

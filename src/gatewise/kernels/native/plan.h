@@ -25,7 +25,8 @@ struct GateRow {
     Index slot;   // floats of a slot: H padded
     Index width;  // floats of a row
 
-    GateRow(Index hidden_size, int slots) : slot(padded(hidden_size)), width(slots * slot) {}
+    GateRow(Index hidden_size, int slots, Index more = 0)
+        : slot(padded(hidden_size)), width(slots * slot + more) {}
 };
 
 // Hands out parts of the workspace; without one it only counts.

@@ -57,6 +57,7 @@ struct Rows {
 struct Shape {
     Index T, B, I, H;
     const Rows* rows = nullptr;  // null: every row takes all steps, in the order of time
+    bool normalised = false;     // the products are normalised, see Regularisation
 
     // Rows that take step t, those that take a step before t, and how many of all take any.
     Index active(Index t) const { return rows ? rows->active[t] : B; }
@@ -87,6 +88,23 @@ struct WeightsOf {
     const Number* bias_hh;  // (GH,) or null
 };
 
+// What regularises a layer: kernels/regularisation.py defines it. What is null or 0 regularises nothing. It serves the
+// kernels that are `extended`, in float32.
+struct Regularisation {
+    Sequence<const float> dropout;  // (B, H): m; its step is not used
+    // k, of h and of a second state: a mask (T, B, H), or where its data is null the same number for all.
+    Sequence<const bool> zoneout_h, zoneout_c;
+    double kept_h, kept_c;
+    // If the shape is normalised, gains (GH,), and of a cell with a second state gain and shift (H,); the latter may be
+    // null.
+    const float *norm_ih, *norm_hh, *norm_c, *norm_c_bias;
+};
+
+// Gradients of the gains and the shift, as above; null where one is not wanted.
+struct RegularisationGradients {
+    float *norm_ih, *norm_hh, *norm_c, *norm_c_bias;
+};
+
 // Without Rows a time stride may be negative: then the pointer is that of the last step, and the sequence runs backwards.
 template <typename Number>
 struct ForwardOf {
@@ -107,6 +125,7 @@ struct ForwardOf {
     // kept_size() floats, aligned to 64 bytes, where the packed weights are kept from one call to the next of these
     // sizes, zeroed before the first; or null. Weights that have changed since are noticed, and packed again.
     float* kept = nullptr;
+    const Regularisation* regularisation = nullptr;  // of the kernels that are extended
 };
 
 template <typename Number>
@@ -131,6 +150,8 @@ struct BackwardOf {
     Number* dweight_hh;         // (GH, H)
     Number* dbias_ih;           // (GH,)
     Number* dbias_hh;           // (GH,)
+    const Regularisation* regularisation = nullptr;  // of the kernels that are extended
+    RegularisationGradients dregularisation = {};
 };
 
 // One cell in one instruction set's implementation. `workspace` is the caller's: workspace_size floats, aligned to 64
@@ -154,6 +175,7 @@ struct Kernels {
     const char* name;
     const char* float32_name;  // of the instruction set that serves float32
     const KernelsOf<float>* float32[cell_count];
+    const KernelsOf<float>* extended[cell_count];  // with what regularises
     const KernelsOf<Bfloat16>* bfloat16[cell_count];
 };
 

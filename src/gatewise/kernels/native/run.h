@@ -87,7 +87,7 @@ struct KernelsIn {
         if (packs_forward<Arithmetic>(s)) PackedWeights<Cell, Arithmetic>(counter, s, true);
         return counter.used();
     }
-    static Index saved_size(const Shape& s) { return s.row_steps() * GateRow(s.H, Cell::saved).width; }
+    static Index saved_size(const Shape& s) { return s.row_steps() * saved_row<Cell>(s).width; }
 
     static Index forward_workspace_size(const Shape& s, bool saves, bool keeps, int threads) {
         return space_size<Forward>(s, forward_grid(s, threads), saves, keeps, static_cast<float*>(nullptr));

@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <cstring>
+#include <utility>
 
 #if defined(__AVX512F__) || defined(__AVX2__)
 #include <immintrin.h>
@@ -63,6 +64,31 @@ GATEWISE_INLINE inline void store_first(float* p, Vec v, Index count) {
     std::memcpy(p, &v, static_cast<std::size_t>(count) * sizeof(float));
 #endif
 }
+
+// All bits of a lane where a flag is set; the first `count` flags, the others are read as false.
+GATEWISE_INLINE inline IntVec load_flags(const bool* flags, Index count) {
+    typedef std::uint8_t Bytes __attribute__((vector_size(lanes)));
+    Bytes bytes{};
+    if (count == lanes) std::memcpy(&bytes, flags, lanes);
+    else std::memcpy(&bytes, flags, static_cast<std::size_t>(count));
+    return __builtin_convertvector(bytes, IntVec) != 0;
+}
+
+// The first `count` lanes, zero in the others.
+GATEWISE_INLINE inline Vec first(Vec v, Index count) {
+    alignas(Vec) float numbers[lanes];
+    store(numbers, v);
+    return load_first(numbers, count);
+}
+
+template <int Half, int... Lane>
+GATEWISE_INLINE inline float total_of(Vec v, std::integer_sequence<int, Lane...> all) {
+    v += __builtin_shufflevector(v, v, ((Lane + Half) % lanes)...);
+    if constexpr (Half > 1) return total_of<Half / 2>(v, all);
+    else return v[0];
+}
+// The sum of all lanes.
+GATEWISE_INLINE inline float total(Vec v) { return total_of<lanes / 2>(v, std::make_integer_sequence<int, lanes>{}); }
 
 // NaN stays NaN.
 GATEWISE_INLINE inline Vec clamp(Vec x, float low, float high) {

@@ -1,7 +1,8 @@
 """Typed configurations: what can be set, its default, range and meaning, once for TOML, command line and Python.
 
 An unknown key is refused with the nearest known one; a wrong value is refused with what is allowed.
-TOML has no null: where a key may be left open, both TOML and the command line spell it "none".
+TOML has no null: where a key may be left open, both TOML and the command line spell it "none". A key whose default is
+"auto" is decided when the data have been read; the configuration that a run keeps has what was decided.
 """
 
 import difflib
@@ -10,10 +11,10 @@ import textwrap
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from types import NoneType
-from typing import Any, Literal, TypeVar, get_args, get_origin
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
 
 from gatewise.errors import ConfigError
@@ -22,6 +23,10 @@ Reset = Literal["after", "before"]
 Backend = Literal["auto", "native", "torch", "reference"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["float32", "bf16"]
+Auto = Literal["auto"]
+Missing = Literal["error", "previous", "linear"]
+Cell = Literal["gru", "lstm", "rnn"]
+SplitRule = Literal["auto", "random", "stratified", "group", "time"]
 
 
 class Section(BaseModel):
@@ -36,142 +41,6 @@ class Section(BaseModel):
         if isinstance(value, str):
             value.encode()  # a command line can hold bytes that are no text; no TOML file can
         return None if value == "none" and _optional(cls.model_fields[str(info.field_name)]) else value
-
-
-class TextConfig(Section):
-    """How a text becomes tokens, and windows of tokens."""
-
-    tokenizer: Literal["char", "word", "bpe"] = Field(
-        default="char", description="Unit of the text that one step reads."
-    )
-    vocabulary_size: int = Field(default=8192, ge=2, description="Most tokens that a word or bpe tokenizer may hold.")
-    lower_case: bool = Field(default=False, description="Turn the text into lower case first.")
-    letters_only: bool = Field(
-        default=False, description="Replace each run of anything but the letters A to Z by one space."
-    )
-    max_characters: int | None = Field(
-        default=None, ge=1, description="Use only this many characters from the start of the text; none: all."
-    )
-    validation_fraction: float = Field(
-        default=0.1,
-        ge=0,
-        le=0.5,
-        description="Part of the text, its end, kept for validation; 0: none, the last step is kept.",
-    )
-    windows: Literal["consecutive", "random"] = Field(
-        default="consecutive",
-        description="consecutive: the state is carried from window to window; random: it starts at zero.",
-    )
-
-    @model_validator(mode="after")
-    def _agree(self) -> "TextConfig":
-        if self.tokenizer == "bpe" and self.vocabulary_size < 256:
-            raise ValueError(
-                f"a bpe tokenizer needs vocabulary_size >= 256, one for each byte; got {self.vocabulary_size}"
-            )
-        return self
-
-
-class LanguageModelConfig(Section):
-    """The network of a language model."""
-
-    reset: Reset = Field(
-        default="after",
-        description="Where the reset gate acts: after (torch, cuDNN) or before (Cho 2014) the recurrent product.",
-    )
-    input: Literal["embedding", "one-hot"] = Field(
-        default="embedding", description="How a token enters the first layer."
-    )
-    embedding_size: int = Field(default=64, ge=1, description="Size of a token's embedding; not used with one-hot.")
-    hidden_size: int = Field(default=256, ge=1, description="Units of every GRU layer.")
-    num_layers: int = Field(default=1, ge=1, description="GRU layers, one on the other.")
-    dropout: float = Field(
-        default=0.0, ge=0, lt=1, description="Probability that an activation between layers is dropped in training."
-    )
-    tied: bool = Field(
-        default=False, description="Share the embedding with the output; needs embedding_size = hidden_size."
-    )
-    backend: Backend = Field(default="auto", description="Which implementation computes the recurrence.")
-
-    @model_validator(mode="after")
-    def _agree(self) -> "LanguageModelConfig":
-        if self.tied and self.input == "one-hot":
-            raise ValueError('tied needs input = "embedding": one-hot tokens have no embedding to share')
-        if self.tied and self.embedding_size != self.hidden_size:
-            raise ValueError(
-                f"tied needs embedding_size = hidden_size; got {self.embedding_size} and {self.hidden_size}"
-            )
-        return self
-
-
-class TrainingConfig(Section):
-    """How the network is trained."""
-
-    epochs: int = Field(default=10, ge=1, description="Passes over the training text.")
-    max_steps: int | None = Field(
-        default=None,
-        ge=1,
-        description="Stop after this many optimizer steps, whatever the epochs say; none: the epochs decide.",
-    )
-    batch_size: int = Field(default=32, ge=1, description="Sequences in a batch.")
-    sequence_length: int = Field(default=64, ge=1, description="Steps of truncated backpropagation through time.")
-    optimizer: Literal["adamw", "sgd"] = Field(default="adamw", description="Rule that updates the parameters.")
-    learning_rate: float = Field(default=0.002, gt=0, description="Peak learning rate.")
-    schedule: Literal["constant", "linear", "cosine"] = Field(
-        default="cosine",
-        description="Learning rate after the warm-up: constant, or falling to zero linearly or along a cosine.",
-    )
-    warmup_steps: int = Field(
-        default=0, ge=0, description="Steps over which the learning rate rises linearly from zero."
-    )
-    momentum: float = Field(default=0.0, ge=0, lt=1, description="Momentum of sgd.")
-    weight_decay: float = Field(default=0.0, ge=0, description="Decoupled weight decay (adamw) or L2 penalty (sgd).")
-    clip_norm: float | None = Field(
-        default=1.0, gt=0, description="Largest global norm of the gradient; none: not clipped."
-    )
-    validate_every: int | None = Field(
-        default=None, ge=1, description="Steps between validations; none: once an epoch."
-    )
-    patience: int | None = Field(
-        default=None, ge=1, description="Stop after this many validations without a better loss; none: never."
-    )
-    checkpoint_every: int = Field(
-        default=500, ge=1, description="Steps between checkpoints, besides those at validations."
-    )
-    log_every: int = Field(default=10, ge=1, description="Steps between lines of metrics.jsonl.")
-    sample_length: int = Field(
-        default=200, ge=0, description="Tokens of the sample written at each validation; 0: none."
-    )
-    sample_prompt: str = Field(
-        default="", description="What the samples continue; empty: the first characters of the validation text."
-    )
-    seed: int = Field(default=0, ge=0, lt=2**63, description="Seed of the parameters, batches, dropout and samples.")
-    device: Device = Field(default="auto", description="Where to compute; auto: cuda, then mps, then cpu.")
-    precision: Precision = Field(
-        default="float32",
-        description="Arithmetic of the steps; bf16: of 16 bits where torch.autocast holds it safe, weights of 32.",
-    )
-    threads: int | None = Field(default=None, ge=1, le=1024, description="Processor threads; none: as torch chooses.")
-
-    @model_validator(mode="after")
-    def _agree(self) -> "TrainingConfig":
-        if self.momentum and self.optimizer != "sgd":
-            raise ValueError(f'momentum needs optimizer = "sgd"; got "{self.optimizer}"')
-        return self
-
-
-class LanguageModelJob(Section):
-    """Everything that `gatewise train language-model` needs but the text itself."""
-
-    data: TextConfig = TextConfig()
-    model: LanguageModelConfig = LanguageModelConfig()
-    training: TrainingConfig = TrainingConfig()
-
-    @model_validator(mode="after")
-    def _agree(self) -> "LanguageModelJob":
-        if self.training.patience and not self.data.validation_fraction:
-            raise ValueError("training.patience needs data.validation_fraction > 0: without validation it cannot stop")
-        return self
 
 
 S = TypeVar("S", bound=Section)
@@ -233,6 +102,10 @@ def validate(
         problem = error.errors(include_url=False)[0]
     location = [str(part) for part in problem["loc"]]
     key = ".".join(location)
+    if problem["type"] != "extra_forbidden":
+        while key and key not in _keys(section):  # of an alternative ("auto" or a number) the place names which one
+            key = key.rpartition(".")[0]
+        location = key.split(".")
     if problem["type"] == "extra_forbidden":
         raise ConfigError(f"{source}: {_unknown(section, key)}")
     if len(location) == 2 and location[1] in options.get(location[0], {}):
@@ -264,49 +137,68 @@ def _optional(field: FieldInfo) -> bool:
     return NoneType in get_args(field.annotation)
 
 
-def _kind(field: FieldInfo) -> Any:
-    """The type of a field, without its `| None`."""
-    return get_args(field.annotation)[0] if _optional(field) else field.annotation
+def _alternatives(kind: Any) -> list[tuple[Any, list[Any]]]:
+    """Each type that a value may have, None aside, with its constraints: of `int | Auto | None` the first two."""
+    members = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+    found = []
+    for member in members:
+        if get_origin(member) is Annotated:
+            member, *metadata = get_args(member)
+            constraints = [constraint for each in metadata for constraint in getattr(each, "metadata", [each])]
+            found.append((member, constraints))
+        elif member is not NoneType:
+            found.append((member, []))
+    return found
+
+
+def _choices(field: FieldInfo) -> list[str]:
+    """The words that a key takes; none for a number or a text."""
+    return [
+        word for kind, _ in _alternatives(field.annotation) if get_origin(kind) is Literal for word in get_args(kind)
+    ]
 
 
 def _parse(field: FieldInfo, text: Any) -> Any:
     """The number that a command line's text stands for; anything else as it is."""
-    if isinstance(text, str) and _kind(field) in (int, float):
-        try:
-            return _kind(field)(text)
-        except ValueError:
-            return text
+    for kind, _ in _alternatives(field.annotation):
+        if isinstance(text, str) and kind in (int, float):
+            try:
+                return kind(text)
+            except ValueError:
+                continue
     return text
 
 
 def in_words(kind: Any) -> str:
-    """What a value of a type, or of a type `| None`, is called: `a whole number`, `one of after, before`."""
-    if NoneType in get_args(kind):
-        kind = get_args(kind)[0]
+    """What a value of a type is called: `a whole number`, `one of after, before`, `a number or auto`; None aside."""
+    return " or ".join(_in_words(member, []) for member, _ in _alternatives(kind))
+
+
+def _in_words(kind: Any, constraints: list[Any]) -> str:
+    """What a value of one type is called, with its range: `a whole number >= 1`."""
     if get_origin(kind) is Literal:
-        return f"one of {', '.join(get_args(kind))}"
+        words = get_args(kind)
+        return words[0] if len(words) == 1 else f"one of {', '.join(words)}"
     words = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", Path: "a path"}
-    return words.get(kind, "a table of keys")
+    signs = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
+    bounds = [
+        f"{sign} {getattr(constraint, name)}"
+        for constraint in constraints
+        for name, sign in signs.items()
+        if hasattr(constraint, name)
+    ]
+    return " ".join(filter(None, [words.get(kind, "a table of keys"), " and ".join(bounds)]))
 
 
 def _expected(field: FieldInfo) -> str:
     """What a key takes: `a whole number >= 1 or none`."""
-    signs = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
-    bounds = [
-        f"{sign} {getattr(constraint, name)}"
-        for constraint in field.metadata
-        for name, sign in signs.items()
-        if hasattr(constraint, name)
-    ]
-    return " ".join(
-        filter(None, [in_words(field.annotation), " and ".join(bounds), "or none" if _optional(field) else ""])
-    )
+    kinds = [_in_words(kind, inner or field.metadata) for kind, inner in _alternatives(field.annotation)]
+    return " or ".join([*kinds, "none"] if _optional(field) else kinds)
 
 
 def _mismatch(field: FieldInfo, value: object) -> str:
     """`expected one of after, before, got "befor"; did you mean "before"?`"""
-    choices = get_args(_kind(field)) if get_origin(_kind(field)) is Literal else ()
-    near = difflib.get_close_matches(str(value), choices, n=1)
+    near = difflib.get_close_matches(str(value), _choices(field), n=1)
     hint = f'; did you mean "{near[0]}"?' if near else ""
     shown = _toml(value)
     return f"expected {_expected(field)}, got {shown if len(shown) <= 80 else shown[:77] + '...'}{hint}"
