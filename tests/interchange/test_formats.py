@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import gatewise as gw
-from gatewise.config import TrainingConfig
+from gatewise.config import ClassifierData, ClassifierTraining, TrainingConfig
 from gatewise.errors import InputError
 from gatewise.interchange import formats
 from gatewise.interchange.formats import format_of
@@ -53,17 +53,39 @@ def test_keras_and_back(tmp_path):
     np.testing.assert_array_equal(found.predict(x), network.predict(x))
 
 
-def test_int8_is_calibrated_on_the_text_of_the_run(tmp_path, monkeypatch):
+@pytest.fixture
+def given(monkeypatch) -> dict:
+    """What the writer of C, which is none here, was called with."""
+    arguments: dict = {}
+    writer = types.ModuleType("writer")
+    vars(writer)["export_c"] = lambda network, folder, **how: arguments.update(how)
+    monkeypatch.setitem(sys.modules, "writer", writer)
+    monkeypatch.setitem(formats._WRITERS, "c", ("writer", "export_c"))
+    return arguments
+
+
+def test_int8_is_calibrated_on_the_examples_of_the_run(tmp_path, given):
+    random = np.random.default_rng(0)
+    examples = [random.normal(5, 3, (length, 2)) for length in random.integers(3, 90, 40)]
+    training = ClassifierTraining(max_steps=2, batch_size=4)
+    data = ClassifierData(validation_fraction=0.0)
+    model = gw.Classifier(hidden_size=4, pooling="last", data=data, training=training)
+    model.fit(examples, ["few", "many"] * 20, run=tmp_path / "run")
+    gw.export(tmp_path / "run", "c", tmp_path / "out", weights="int8")
+    assert model.scaler is not None
+    first, last = (model.scaler.transform(examples[i]) for i in (0, -1))
+    assert given["calibration"].shape == (64, 32, 2)
+    np.testing.assert_allclose(given["calibration"][:, 0], first[np.arange(64) % len(first)], atol=1e-5)
+    np.testing.assert_allclose(given["calibration"][:, -1], last[np.arange(64) % len(last)], atol=1e-5)
+    assert list(given["documents"]) == ["config.toml", "labels.json", "scaler.json"]
+
+
+def test_int8_is_calibrated_on_the_text_of_the_run(tmp_path, given):
     (tmp_path / "text.txt").write_text("the quick brown fox jumps over the lazy dog. " * 40)
     training = TrainingConfig(max_steps=2, batch_size=4, sequence_length=8, sample_length=0)
     model = gw.LanguageModel(hidden_size=8, embedding_size=4).fit(
         tmp_path / "text.txt", tmp_path / "run", training=training
     )
-    given: dict = {}
-    writer = types.ModuleType("writer")
-    vars(writer)["export_c"] = lambda network, folder, **how: given.update(how)
-    monkeypatch.setitem(sys.modules, "writer", writer)
-    monkeypatch.setitem(formats._WRITERS, "c", ("writer", "export_c"))
     gw.export(tmp_path / "run", "c", tmp_path / "out", weights="int8")
     tokens = given.pop("calibration")
     assert tokens.shape == (64, 32)

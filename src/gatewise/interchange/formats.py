@@ -15,16 +15,18 @@ from torch import nn
 
 from gatewise.config import Section, dump_toml
 from gatewise.data.batches import TokenFile, open_tokens
+from gatewise.data.ragged import Ragged
 from gatewise.errors import InputError
 from gatewise.interchange import torch_in, torch_modules
 from gatewise.interchange.parity import Parity
 from gatewise.models.sequential import SequentialNetwork
 from gatewise.run_folder import RunFolder
 from gatewise.training.checkpoint import load_checkpoint
+from gatewise.training.kept_data import read_kept
 from gatewise.training.network import Network
 from gatewise.training.runs import load
 
-_CALIBRATION = (64, 32)  # steps and rows of a run's text, from which the ranges of int8 are taken
+_CALIBRATION = (64, 32)  # steps and rows of what a run was trained on, from which the ranges of int8 are taken
 _WRITERS: dict[str, tuple[str, str]] = {
     "torch": ("gatewise.interchange.torch_out", "export_torch"),
     "onnx": ("gatewise.interchange.onnx_out", "export_onnx"),
@@ -74,7 +76,7 @@ def export(
         where the run has a scaler.
     name: for C, what the names in it and of its files begin with; "model" by default.
     weights: "float32", or, for C, "int8". calibration: for int8, inputs like those to come, tokens (T, B) or features
-        (T, B, F); by default from the text that a run was trained on, or random ones if there is none.
+        (T, B, F); by default from what a run was trained on, or random ones if it has kept nothing.
     overwrite: replace an artifact that is there.
 
     Raises InputError: a model that is no chain of known layers, or a folder that exists; ExportError: the format cannot
@@ -196,8 +198,13 @@ def run_metadata(run: str | Path) -> dict[str, str]:
 
 
 def _read_before(folder: RunFolder) -> np.ndarray | None:
-    """Tokens (T, B) from all over the text that a run was trained on; None if it has none, or too few."""
-    if not folder.tokens.exists() or not folder.checkpoint.exists():
+    """Tokens (T, B) or features (T, B, F) from all over what a run was trained on; None if it has none, or too few."""
+    if not folder.checkpoint.exists():
+        return None
+    if folder.examples.exists():
+        training = read_kept(folder.examples, load_checkpoint(folder.checkpoint).data)["training"]
+        return _cut(training.columns["inputs"])
+    if not folder.tokens.exists():
         return None
     tokens = open_tokens(TokenFile.from_json(load_checkpoint(folder.checkpoint).data, folder.tokens))
     steps, batch = _CALIBRATION
@@ -205,6 +212,14 @@ def _read_before(folder: RunFolder) -> np.ndarray | None:
         return None
     starts = np.linspace(0, len(tokens) - steps, batch).astype(int)
     return np.stack([tokens[start : start + steps].numpy() for start in starts], axis=1).astype(np.int64)
+
+
+def _cut(examples: Ragged | np.ndarray) -> np.ndarray:
+    """Some of the examples side by side, (T, B, ...), the short ones again from their start."""
+    steps, batch = _CALIBRATION
+    rows = [row for row in examples if len(row)]
+    chosen = [rows[int(place)] for place in np.linspace(0, len(rows) - 1, min(batch, len(rows)))]
+    return np.stack([row[np.arange(steps) % len(row)] for row in chosen], axis=1)
 
 
 def _metadata(model: Any) -> dict[str, str]:

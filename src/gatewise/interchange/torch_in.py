@@ -115,7 +115,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     except InputError:
         raise
     except Exception as error:
-        reason = str(error).strip().partition("\n")[0].partition(". ")[0] or type(error).__name__
+        reason = str(error).strip().partition("\n")[0].partition(". ")[0][:300] or type(error).__name__
         if "weights only" in reason.lower():
             reason = "it holds more than tensors, such as a whole module, and none of that is executed"
         raise InputError(
