@@ -197,4 +197,5 @@ def test_a_model_that_cannot_predict_says_so(tmp_path, capsys):
     layers = [{"kind": "gru", "input_size": 2, "hidden_size": 3}]
     Network(build(layers)).save(tmp_path / "run")
     message = refused(capsys, "evaluate", tmp_path / "run", "x.csv")
-    assert message == f"{tmp_path / 'run'}: a Network has no evaluate; that is for models that were trained"
+    expected = "gatewise evaluate has nothing for a Network; gatewise.load(run).predict(...) computes its outputs"
+    assert message == f"{tmp_path / 'run'}: {expected}"

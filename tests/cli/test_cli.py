@@ -76,7 +76,7 @@ def test_help_names_every_command_and_every_key(capsys):
     out = capsys.readouterr().out
     assert all(
         f"│ {command} " in out
-        for command in ("convert", "doctor", "evaluate", "export", "generate", "import", "init", "train")
+        for command in ("convert", "doctor", "evaluate", "export", "generate", "import", "init", "train", "translate")
     )
     assert main(["train", "language-model", "--help"]) == 0
     out = capsys.readouterr().out
@@ -102,13 +102,13 @@ def test_init_prints_what_loads_back_to_the_defaults(capsys):
         ("trian", "unknown command trian; did you mean train?"),
         (
             "xyz",
-            "unknown command xyz; known: train, init, export, import, convert, evaluate, predict, generate, doctor",
+            "unknown command xyz; known: train, init, export, import, convert, evaluate, predict, translate, generate, doctor",
         ),
         ("train weather", "unknown command weather; known: language-model, classifier, tagger, translator"),
         (
             "--verbose",
             "unknown option --verbose; "
-            "known: train, init, export, import, convert, evaluate, predict, generate, doctor",
+            "known: train, init, export, import, convert, evaluate, predict, translate, generate, doctor",
         ),
         ("evaluate run", "DATA is missing; see `gatewise evaluate --help`"),
         ("generate", "RUN is missing; see `gatewise generate --help`"),

@@ -69,9 +69,7 @@ def regularised_language_model(folder: Path, run: Path, resume=False, observer=N
     overfits = training.pop("dropout", 0.2) == 0
     dropped = 0.0 if overfits else 0.2
     model = gw.LanguageModel(24, embedding_size=24, tied=True, weight_dropout=dropped, recurrent_dropout=dropped)
-    config = TrainingConfig(
-        **{**TINY, "sequence_length": 8, "sequence_variation": 0.25, "sample_length": 0, **training}
-    )
+    config = TrainingConfig(**{**TINY, "sequence_length": 8, "length_variation": 0.25, "sample_length": 0, **training})
     return model.fit(text_file(folder), run, data=TextConfig(), training=config, resume=resume, observer=observer)
 
 

@@ -92,7 +92,7 @@ class TrainingConfig(BaseTrainingConfig):
 
     epochs: int = Field(default=10, ge=1, description="Passes over the training text.")
     sequence_length: int = Field(default=64, ge=1, description="Steps of truncated backpropagation through time.")
-    sequence_variation: float = Field(
+    length_variation: float = Field(
         default=0.0,
         ge=0,
         lt=0.5,
@@ -120,6 +120,6 @@ class LanguageModelJob(Job):
     def _agree(self) -> "LanguageModelJob":
         if self.training.patience and not self.data.validation_fraction:
             raise ValueError("training.patience needs data.validation_fraction > 0: without validation it cannot stop")
-        if self.training.sequence_variation and self.data.windows != "consecutive":
-            raise ValueError("training.sequence_variation needs data.windows = consecutive: other windows do not go on")
+        if self.training.length_variation and self.data.windows != "consecutive":
+            raise ValueError("training.length_variation needs data.windows = consecutive: other windows do not go on")
         return self

@@ -105,7 +105,7 @@ def cut_windows(tokens: Tensor, job: LanguageModelJob) -> tuple[TrainingWindows,
     if job.data.windows == "random":
         windows: TrainingWindows = RandomWindows(training, *sizes, job.training.seed)
     else:
-        windows = ConsecutiveWindows(training, *sizes, job.training.seed, job.training.sequence_variation)
+        windows = ConsecutiveWindows(training, *sizes, job.training.seed, job.training.length_variation)
     if job.data.validation_fraction == 0:
         return windows, None
     if len(validation) < 2:
