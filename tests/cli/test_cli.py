@@ -102,7 +102,8 @@ def test_init_prints_what_loads_back_to_the_defaults(capsys):
         ("trian", "unknown command trian; did you mean train?"),
         (
             "xyz",
-            "unknown command xyz; known: train, init, export, import, convert, evaluate, predict, translate, generate, doctor",
+            "unknown command xyz; "
+            "known: train, init, export, import, convert, evaluate, predict, translate, generate, doctor",
         ),
         ("train weather", "unknown command weather; known: language-model, classifier, tagger, translator"),
         (
