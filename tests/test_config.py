@@ -9,6 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gatewise.config import (
+    JOBS,
+    ClassifierJob,
     LanguageModelConfig,
     LanguageModelJob,
     TextConfig,
@@ -256,3 +258,47 @@ def test_example_is_the_recipe_of_the_tutorials():
             sample_prompt="time traveller",
         ),
     )
+
+
+@pytest.mark.parametrize("task", JOBS)
+def test_every_task_documents_every_key_and_loads_back_to_its_defaults(task):
+    kind = JOBS[task]
+    assert kind.task == task
+    assert list(kind.model_fields) == ["data", "model", "training"]
+    text = commented_toml(kind)
+    assert validate(kind, tomllib.loads(text), source="printed") == validate(kind, {}, source="defaults")
+    for table in kind.model_fields.values():
+        for key, field in table.annotation.model_fields.items():  # pyright: ignore[reportOptionalMemberAccess, reportAttributeAccessIssue]
+            assert field.description, f"{key} has no meaning"
+            assert f"{key} = " in text
+
+
+@pytest.mark.parametrize(
+    ("mapping", "message"),
+    [
+        ({"model": {"hidden_size": 0}}, "model.hidden_size: expected a whole number >= 1 or auto, got 0"),
+        (
+            {"model": {"hidden_size": "aut"}},
+            'model.hidden_size: expected a whole number >= 1 or auto, got "aut"; did you mean "auto"?',
+        ),
+        ({"model": {"dropout": 1.0}}, "model.dropout: expected a number >= 0 and < 1 or auto, got 1.0"),
+        (
+            {"training": {"patience": 0}},
+            "training.patience: expected a whole number >= 1 or auto or none, got 0",
+        ),
+        ({"data": {"labels": "two"}}, 'data.labels: expected one of one, several or auto, got "two"'),
+        ({"data": {"tokenizer": "bpe", "vocabulary_size": 9}}, "data: a bpe tokenizer needs vocabulary_size >= 256"),
+    ],
+)
+def test_a_wrong_value_where_auto_is_one(mapping, message):
+    with pytest.raises(ConfigError) as error:
+        validate(ClassifierJob, mapping, source="config.toml")
+    assert str(error.value).startswith(f"config.toml: {message}")
+
+
+def test_numbers_auto_and_none_from_the_command_line():
+    options = {"model": {"hidden_size": "12", "dropout": "0.25"}, "training": {"patience": "none", "epochs": "auto"}}
+    found = validate(ClassifierJob, {}, source="command line", options=options)
+    assert (found.model.hidden_size, found.model.dropout) == (12, 0.25)
+    assert (found.training.patience, found.training.epochs) == (None, "auto")
+    assert validate(ClassifierJob, tomllib.loads(dump_toml(found)), source="dumped") == found

@@ -17,6 +17,7 @@ def test_public_names():
         "GRU",
         "LSTM",
         "RNN",
+        "Classifier",
         "GRUCell",
         "LSTMCell",
         "LanguageModel",

@@ -149,7 +149,9 @@ def evaluate(
 @app.command
 def predict(
     run: Annotated[Path, _RUN],
-    data: Annotated[str, Parameter(help="What to predict for, without labels; - is standard input.")],
+    data: Annotated[
+        str, Parameter(help="What to predict for, without labels; - is standard input.", allow_leading_hyphen=True)
+    ],
     /,
     *,
     out: Annotated[Path | None, Parameter(help="A file to write to: .jsonl, .csv or .tsv; else it is printed.")] = None,

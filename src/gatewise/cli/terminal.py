@@ -61,7 +61,7 @@ def number(value: float) -> str:
 
 def scores(metrics: Mapping[str, Any]) -> str:
     """`loss 1.512 nats, perplexity 4.536, 2.181 bits per character`."""
-    return in_words(metrics).replace("\u00a0", " ")
+    return in_words(metrics)
 
 
 def speed(metrics: Mapping[str, Any]) -> str:
@@ -80,10 +80,8 @@ def print_evaluation(console: Console, evaluation: Any) -> None:
         table.add_column(header, justify="right")
     for key, found in evaluation.metrics.items():
         metric = METRICS[key]
-        low, high, value = (
-            metric.write(number).replace("\u00a0", " ") for number in (found.low, found.high, found.value)
-        )
-        baseline = metric.write(evaluation.baseline[key]).replace("\u00a0", " ") if key in evaluation.baseline else ""
+        low, high, value = (metric.write(number) for number in (found.low, found.high, found.value))
+        baseline = metric.write(evaluation.baseline[key]) if key in evaluation.baseline else ""
         table.add_row(metric.name, value, f"{low} to {high}", baseline)
     console.print(table)
 

@@ -17,8 +17,8 @@ class Metric(NamedTuple):
 
 
 def percent(value: float) -> str:
-    """`97.4 %` of 0.974."""
-    return f"{100 * value:.1f}\u00a0%"
+    """`97.4%` of 0.974."""
+    return f"{100 * value:.1f}%"
 
 
 def _decimals(value: float) -> str:

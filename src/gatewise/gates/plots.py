@@ -7,6 +7,7 @@ A drawing has no background, and its colours are the page's (`currentColor` and 
 import io
 import math
 import re
+from collections.abc import Callable, Sequence
 from html import escape
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -130,6 +131,67 @@ def learning_curve(
             fontweight="bold",
             color=INK,
         )
+    return _svg(figure, name, label)
+
+
+def metric_curve(
+    training: Curve,
+    validation: Curve,
+    *,
+    best: tuple[float, float] | None,
+    write: Callable[[float], str],
+    name: str,
+    width: int,
+    height: int,
+    label: str,
+) -> str:
+    """SVG of a metric against steps on a linear scale; either curve may be empty. write: a value, for the scale.
+
+    The rest is as for `learning_curve`.
+    """
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+    figure, axes = _axes(width, height, last_step=max(training.steps + validation.steps))
+    if training.values:
+        _draw(axes, training, TRAINING, linewidth=1.4)
+    if validation.values:
+        _draw(axes, validation, VALIDATION, linewidth=2.2, marker="o")
+    values = training.values + validation.values
+    margin = 0.08 * (max(values) - min(values)) or 0.1 * abs(max(values)) or 0.1
+    axes.set_ylim(min(values) - margin, max(values) + margin)
+    axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: write(value)))
+    if best is not None:
+        axes.plot(
+            *best, marker="o", markersize=13, markerfacecolor="none", markeredgewidth=1.8, color=INK, clip_on=False
+        )
+    return _svg(figure, name, label)
+
+
+def reliability_curve(
+    bins: Sequence[tuple[float, float, int]], *, name: str, width: int, height: int, label: str
+) -> str:
+    """SVG of the part of predictions that is right against their probability, beside the line where both are equal.
+
+    bins: of predictions of like probability their mean probability, the part that is right, and how many there are;
+    the area of a dot is in proportion to that. The rest is as for `learning_curve`.
+    """
+    from matplotlib.ticker import MultipleLocator, PercentFormatter
+
+    figure, axes = _axes(width, height, last_step=1)
+    axes.set_xlim(-0.04, 1.04)
+    axes.set_ylim(-0.04, 1.04)
+    axes.plot([0, 1], [0, 1], color=INK, linewidth=1.2, linestyle=(0, (4, 3)))
+    probability, right, counts = zip(*bins, strict=True)
+    axes.plot(probability, right, color=VALIDATION, linewidth=1.4)
+    axes.scatter(
+        probability, right, s=[20 + 280 * count / max(counts) for count in counts], color=VALIDATION, alpha=0.7
+    )
+    axes.set_xlabel("probability", fontsize=FONT_SIZE, color=INK)
+    axes.set_title("right", loc="left", fontsize=FONT_SIZE, color=INK, pad=10)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(MultipleLocator(0.25))
+        axis.set_major_formatter(PercentFormatter(1))
     return _svg(figure, name, label)
 
 

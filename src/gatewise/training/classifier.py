@@ -160,9 +160,12 @@ class Classifier(ExampleEstimator[ClassifierJob]):
         if training.target_kind not in ("label", "labels"):
             raise DataError(f"{training.source}: expected a label, or labels, for each example, got none")
         labels = "several" if training.target_kind == "labels" else "one"
-        found = f"{len(training.label_counts())} labels in {training.source}"
-        if choices.choose("data", "labels", labels, found) != labels:
-            raise DataError(f"{training.source}: has {labels} label(s) an example, but data.labels says otherwise")
+        if choices.job.data.labels not in ("auto", labels):
+            raise DataError(
+                f'{training.source}: has {labels} for each example, but data.labels = "{choices.job.data.labels}"; '
+                "leave the key out"
+            )
+        choices.drop("data", "labels", labels)
         examples, lengths = len(training), training.lengths
         unit = "steps" if training.input_kind == "steps" else "words"
         if training.input_kind == "text":

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from gatewise.data.examples import Examples
 from gatewise.data.ragged import Ragged
+from gatewise.data.splits import PARTS
 from gatewise.errors import RunError
 from gatewise.run_folder import load_tensors, read_header, save_tensors
 
@@ -43,7 +44,7 @@ class Part:
 
 
 def keep(path: Path, parts: Mapping[str, Part]) -> str:
-    """Write the parts; returns what identifies them, for checkpoints. Raises RunError."""
+    """Write the parts, of `splits.PARTS`; returns what identifies them, for checkpoints. Raises RunError."""
     save_tensors(path, _tensors(parts), {})
     return read_header(path)["sha256"]
 
@@ -54,7 +55,7 @@ def read_kept(path: Path, identity: str) -> dict[str, Part]:
     if read_header(path)["sha256"] != identity:
         raise RunError(f"{path}: damaged, or of another run: the checkpoint was made with other examples")
     parts: dict[str, Part] = {}
-    for name in dict.fromkeys(key.partition("/")[0] for key in tensors):
+    for name in sorted({key.partition("/")[0] for key in tensors}, key=PARTS.index):
         held = {key.partition("/")[2]: tensor.numpy() for key, tensor in tensors.items() if key.startswith(f"{name}/")}
         about = json.loads(held.pop("about").tobytes())
         columns: Columns = {

@@ -86,5 +86,6 @@ def _read_document(folder: RunFolder, name: str, sha256: str) -> str:
     except OSError as error:
         raise RunError(f"{path}: cannot be read: {error.strerror}") from error
     if hashlib.sha256(data).hexdigest() != sha256:
-        raise RunError(f"{path}: damaged, or of another run: {folder.model.name} was trained with another {name}")
+        another = "other labels" if name == "labels" else f"another {name}"
+        raise RunError(f"{path}: damaged, or of another run: {folder.model.name} was trained with {another}")
     return data.decode()
