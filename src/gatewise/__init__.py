@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from gatewise.layers.lstm import LSTM, LSTMCell
     from gatewise.layers.rnn import RNN, RNNCell
     from gatewise.training.classifier import Classifier
+    from gatewise.training.forecaster import Forecaster
     from gatewise.training.language_model import LanguageModel
     from gatewise.training.network import Network
     from gatewise.training.runs import load
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Classifier": "gatewise.training.classifier",
+    "Forecaster": "gatewise.training.forecaster",
     "GRU": "gatewise.layers.gru",
     "GRUCell": "gatewise.layers.gru",
     "LSTM": "gatewise.layers.lstm",
@@ -38,6 +40,7 @@ __all__ = [
     "LSTM",
     "RNN",
     "Classifier",
+    "Forecaster",
     "GRUCell",
     "LSTMCell",
     "LanguageModel",

@@ -6,7 +6,7 @@ among them), S static ones. Everything is time first; what belongs to a row alon
 Values are scaled within each row, by its own history, so that one network serves series of any size.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -114,6 +114,10 @@ class ForecasterNetwork(nn.Module):
         """`count` drawn futures (count, N, B, K), by torch's random generator."""
         raise NotImplementedError
 
+    def activations(self, window: Window) -> Iterator[tuple[str, Tensor]]:
+        """The name and the output (steps, B, ...) of each layer in the order of computation."""
+        raise NotImplementedError
+
 
 class DirectForecaster(ForecasterNetwork):
     """All steps ahead at once: an encoder over the history, a decoder over what is known of the time to come.
@@ -129,26 +133,34 @@ class DirectForecaster(ForecasterNetwork):
     def _layers(self, targets: int, known: int) -> dict[str, int]:
         return {"encoder": targets + known, "decoder": targets + known}
 
-    def _distributions(self, window: Window, scaling: Scaling) -> Tensor:
-        """Of the distributions of all steps ahead, (N, B, K, P)."""
-        history = scaling.scaled(window.history)
+    def activations(self, window: Window) -> Iterator[tuple[str, Tensor]]:
+        """The name and the output (steps, B, ...) of each layer in the order of computation."""
+        history = scaling_of(window.history, self.likelihood).scaled(window.history)
+        yield "scaled history", history
         past, ahead = window.covariates.split([len(history), window.horizon])
-        _, state = self.encoder(self.dropout(_joined(history, past, window.static)))
+        y, state = self.encoder(self.dropout(_joined(history, past, window.static)))
+        yield "encoder", y
         base = seasonal_naive(history, window.horizon, self.season)
         y, _ = self.decoder(_joined(base, ahead, window.static), state)
-        return self.head(self.dropout(y), base)
+        yield "decoder", y
+        yield "head", self.head(self.dropout(y), base)
+
+    def _distributions(self, window: Window) -> Tensor:
+        """Of the distributions of all steps ahead, (N, B, K, P)."""
+        *_, (_, parameters) = self.activations(window)
+        return parameters
 
     def loss(self, window: Window, future: Tensor) -> Tensor:
         """The mean cost of the values that came, (N, B, K)."""
         scaling = scaling_of(window.history, self.likelihood)
-        parameters = self._distributions(window, scaling)
+        parameters = self._distributions(window)
         return self.head.loss(parameters, scaling.scaled(future), scaling.spread).mean()
 
     @torch.no_grad()
     def paths(self, window: Window, count: int) -> Tensor:
         """`count` drawn futures (count, N, B, K), each step by itself, by torch's random generator."""
         scaling = scaling_of(window.history, self.likelihood)
-        parameters = self._distributions(window, scaling)
+        parameters = self._distributions(window)
         return scaling.restored(self.head.draw(parameters.expand(count, *parameters.shape), scaling.spread))
 
 
@@ -177,14 +189,27 @@ class RecurrentForecaster(ForecasterNetwork):
         before, season_before = values[self._lag - 1 :], values[: len(values) - self._lag + 1]
         return _joined(before, season_before, covariates[self._lag : len(values) + 1], static), season_before
 
+    def activations(self, window: Window) -> Iterator[tuple[str, Tensor]]:
+        """The name and the output (steps, B, ...) of each layer in the order of computation, over the history."""
+        history = scaling_of(window.history, self.likelihood).scaled(window.history)
+        yield "scaled history", history
+        inputs, base = self._inputs(history, window.covariates, window.static)
+        y, _ = self.layer(inputs)
+        yield "layer", y
+        yield "head", self.head(self.dropout(y), base)
+
     def loss(self, window: Window, future: Tensor) -> Tensor:
-        """The mean cost of all values that have a season before them, those of the future (N, B, K) among them."""
+        """The mean cost of the values that came, (N, B, K), each given those before it.
+
+        In training mode of all values that have a season before them, those of the history among them.
+        """
         scaling = scaling_of(window.history, self.likelihood)
         values = scaling.scaled(torch.cat([window.history, future]))
         inputs, base = self._inputs(values[:-1], window.covariates, window.static)
         y, _ = self.layer(inputs)
         parameters = self.head(self.dropout(y), base)
-        return self.head.loss(parameters, values[self._lag :], scaling.spread).mean()
+        cost = self.head.loss(parameters, values[self._lag :], scaling.spread)
+        return (cost if self.training else cost[-len(future) :]).mean()
 
     @torch.no_grad()
     def paths(self, window: Window, count: int) -> Tensor:
