@@ -19,6 +19,10 @@ from gatewise.config import (
     ClassifierJob,
     ClassifierTraining,
     Device,
+    ForecasterConfig,
+    ForecasterData,
+    ForecasterJob,
+    ForecasterTraining,
     Job,
     LanguageModelConfig,
     LanguageModelJob,
@@ -118,7 +122,8 @@ def train_classifier(
     training: Annotated[ClassifierTraining | None, _AS_TYPED, _TRAINING] = None,
 ) -> None:
     """The command `gatewise train classifier`."""
-    _train_on_examples(_job(ClassifierJob, options, data, model, training), options, examples, validation, test)
+    files = {"validation": validation, "test": test}
+    _train_on_examples(_job(ClassifierJob, options, data, model, training), options, examples, files)
 
 
 def train_tagger(
@@ -139,15 +144,32 @@ def train_tagger(
     training: Annotated[TaggerTraining | None, _AS_TYPED, _TRAINING] = None,
 ) -> None:
     """The command `gatewise train tagger`."""
-    _train_on_examples(_job(TaggerJob, options, data, model, training), options, sequences, validation, test)
-
-
-def _train_on_examples(
-    job: Job, options: TrainOptions, examples: str | None, validation: str | None, test: str | None
-) -> None:
-    """Train the model of the job's task on a file of examples, or plan it."""
-    _check_examples(job.task, examples, options)
     files = {"validation": validation, "test": test}
+    _train_on_examples(_job(TaggerJob, options, data, model, training), options, sequences, files)
+
+
+def train_forecaster(
+    series: Annotated[
+        str | None,
+        Parameter(
+            help="A table, .csv, .tsv, .jsonl or .parquet: a row for each time, with a column of times and columns of "
+            "numbers; of several series one after the other, with a column that says which."
+        ),
+    ] = None,
+    /,
+    *,
+    options: TrainOptions = NO_OPTIONS,
+    data: Annotated[ForecasterData | None, _AS_TYPED, _DATA] = None,
+    model: Annotated[ForecasterConfig | None, _AS_TYPED, _MODEL] = None,
+    training: Annotated[ForecasterTraining | None, _AS_TYPED, _TRAINING] = None,
+) -> None:
+    """The command `gatewise train forecaster`."""
+    _train_on_examples(_job(ForecasterJob, options, data, model, training), options, series, {})
+
+
+def _train_on_examples(job: Job, options: TrainOptions, examples: str | None, files: Mapping[str, str | None]) -> None:
+    """Train the model of the job's task on a file of examples, or plan it. files: further ones, by their options."""
+    _check_examples(job.task, examples, options)
 
     def estimator() -> Any:
         from gatewise.training.runs import model_of
