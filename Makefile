@@ -7,7 +7,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 BUILD_INPUTS := pyproject.toml constraints.txt CMakeLists.txt $(wildcard src/gatewise/kernels/native/*)
 
-.PHONY: setup demo test check sanitize bench clean
+.PHONY: setup demo test check docs sanitize bench clean
 
 setup: $(VENV)/.ready
 
@@ -30,6 +30,10 @@ check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 	$(BIN)/lint-imports
+
+# The generated parts of the documentation.
+docs: setup
+	$(BIN)/python -m gatewise.interchange.conventions_page docs/conventions.md
 
 # The native tests under AddressSanitizer, UndefinedBehaviorSanitizer and ThreadSanitizer; needs GCC or Clang only.
 sanitize:

@@ -23,7 +23,12 @@ def test_public_names():
         "LanguageModel",
         "Network",
         "RNNCell",
+        "Tagger",
+        "Translator",
         "accelerate",
+        "convert",
+        "export",
+        "import_network",
         "load",
         "release_memory",
     ]

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from gatewise.interchange.conversion import convert
+    from gatewise.interchange.formats import export, import_network
     from gatewise.kernels.ops import release_memory
     from gatewise.layers.accelerate import accelerate
     from gatewise.layers.gru import GRU, GRUCell
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from gatewise.training.network import Network
     from gatewise.training.runs import load
     from gatewise.training.tagger import Tagger
+    from gatewise.training.translator import Translator
 
 _HOMES = {
     "Classifier": "gatewise.training.classifier",
@@ -30,7 +33,11 @@ _HOMES = {
     "RNN": "gatewise.layers.rnn",
     "RNNCell": "gatewise.layers.rnn",
     "Tagger": "gatewise.training.tagger",
+    "Translator": "gatewise.training.translator",
     "accelerate": "gatewise.layers.accelerate",
+    "convert": "gatewise.interchange.conversion",
+    "export": "gatewise.interchange.formats",
+    "import_network": "gatewise.interchange.formats",
     "load": "gatewise.training.runs",
     "release_memory": "gatewise.kernels.ops",
 }
@@ -47,7 +54,11 @@ __all__ = [
     "Network",
     "RNNCell",
     "Tagger",
+    "Translator",
     "accelerate",
+    "convert",
+    "export",
+    "import_network",
     "load",
     "release_memory",
 ]

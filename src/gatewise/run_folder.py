@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 # What a model may need, beside its weights, to read its input and to judge its output.
-DOCUMENTS = ("tokenizer", "words", "labels", "scaler", "series", "baseline")
+DOCUMENTS = ("tokenizer", "target_tokenizer", "words", "labels", "scaler", "series", "baseline")
 TASKS = (*JOBS, "network")  # what a run can be of; a config.toml that names none is of the first
 
 

@@ -1,7 +1,6 @@
 """The commands, run as `main([...])` in this process; in a process of their own only where that is what is tested."""
 
 import io
-import json
 import os
 import subprocess
 import sys
@@ -52,35 +51,6 @@ def _no_report(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gatewise.gates.report.write_report", lambda run: run)
 
 
-@pytest.fixture
-def refused(capsys: pytest.CaptureFixture[str]):
-    """Runs a command that is to be refused: its one line on stderr."""
-
-    def run_it(*arguments: object, status: int = 2) -> str:
-        assert main([str(argument) for argument in arguments]) == status
-        out, err = capsys.readouterr()
-        assert out == ""
-        assert err.startswith("gatewise: ")
-        assert err.endswith("\n")
-        assert err.count("\n") == 1
-        return err.removeprefix("gatewise: ").rstrip("\n")
-
-    return run_it
-
-
-@pytest.fixture
-def document(capsys: pytest.CaptureFixture[str]):
-    """Runs a command with --json: the one document on stdout."""
-
-    def run_it(*arguments: object) -> dict[str, Any]:
-        assert main([*(str(argument) for argument in arguments), "--json"]) == 0
-        out = capsys.readouterr().out
-        assert out.isascii()
-        return json.loads(out)
-
-    return run_it
-
-
 # Help, version and start-up
 
 
@@ -91,7 +61,8 @@ def test_help_init_and_version_do_not_import_torch():
         for arguments in ["--help"], ["--version"]:
             assert main(arguments) == 0
         assert "pydantic" not in sys.modules  # not torch-slow, yet half of the time that --help may take
-        for arguments in ["init", "language-model"], ["train", "--help"], ["train", "language-model", "--help"]:
+        commands = ["init", "language-model"], ["train", "--help"], ["train", "language-model", "--help"]
+        for arguments in (*commands, ["export", "--help"], ["import", "--help"], ["convert", "--help"]):
             assert main(arguments) == 0
         assert "torch" not in sys.modules and "numpy" not in sys.modules
     """
@@ -103,7 +74,10 @@ def test_help_init_and_version_do_not_import_torch():
 def test_help_names_every_command_and_every_key(capsys):
     assert main(["--help"]) == 0
     out = capsys.readouterr().out
-    assert all(f"│ {command} " in out for command in ("doctor", "evaluate", "generate", "init", "train"))
+    assert all(
+        f"│ {command} " in out
+        for command in ("convert", "doctor", "evaluate", "export", "generate", "import", "init", "train")
+    )
     assert main(["train", "language-model", "--help"]) == 0
     out = capsys.readouterr().out
     for table, field in LanguageModelJob.model_fields.items():
@@ -126,9 +100,16 @@ def test_init_prints_what_loads_back_to_the_defaults(capsys):
     ("arguments", "message"),
     [
         ("trian", "unknown command trian; did you mean train?"),
-        ("xyz", "unknown command xyz; known: train, init, evaluate, predict, generate, doctor"),
-        ("train transformer", "unknown command transformer; known: language-model, classifier"),
-        ("--verbose", "unknown option --verbose; known: train, init, evaluate, predict, generate, doctor"),
+        (
+            "xyz",
+            "unknown command xyz; known: train, init, export, import, convert, evaluate, predict, generate, doctor",
+        ),
+        ("train weather", "unknown command weather; known: language-model, classifier, tagger, translator"),
+        (
+            "--verbose",
+            "unknown option --verbose; "
+            "known: train, init, export, import, convert, evaluate, predict, generate, doctor",
+        ),
         ("evaluate run", "DATA is missing; see `gatewise evaluate --help`"),
         ("generate", "RUN is missing; see `gatewise generate --help`"),
         ("generate a b", "unexpected argument b; see `gatewise generate --help`"),

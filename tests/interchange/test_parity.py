@@ -22,6 +22,7 @@ def test_the_network_itself_passes(lengths):
     network = build(LAYERS).eval()
     cases = golden_cases(network, shapes=[(1, 1), (9, 4)], lengths=lengths)
     assert set(cases[0].outputs) == {"y", "new_state_0_h", "new_state_0_c", "new_state_1_h"}
+    assert [case.name for case in cases] == [f"{name}{'-lengths' * lengths}" for name in ("T1-B1", "T9-B4")]
     assert cases[1].outputs["y"].dtype == np.float64
     assert cases[1].inputs["state_0_c"].shape == (4, 4, 6)
     parity = compare("network", cases, lambda inputs: evaluate(network, inputs), tolerance=1e-5, runtime="torch")

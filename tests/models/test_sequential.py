@@ -73,6 +73,14 @@ def test_pooling_reads_the_steps_of_a_row_alone(pooling, directions):
         torch.testing.assert_close(Pooling(pooling)(x[:length, row : row + 1], None, directions)[0], expected)
 
 
+def test_a_linear_layer_is_of_both_directions_and_pooled_at_the_last_step():
+    layers = [{**TOKENS[3], "bidirectional": True}, {"kind": "linear", "input_size": 8, "output_size": 5}]
+    network = build([*layers, {"kind": "pooling"}]).eval()
+    x = torch.randn(9, 3, 12)
+    steps, _ = SequentialNetwork(list(network.layers)[:2])(x, lengths=LENGTHS)
+    torch.testing.assert_close(network(x, lengths=LENGTHS)[0], steps[LENGTHS - 1, torch.arange(3)])
+
+
 @pytest.mark.parametrize("tied", [False, True])
 def test_a_language_model_shares_its_parameters(tied):
     network = LanguageModelNetwork(11, LanguageModelConfig(hidden_size=8, embedding_size=8, tied=tied)).eval()

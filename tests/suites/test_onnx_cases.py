@@ -1,4 +1,4 @@
-"""The cases that ONNX publishes for its operators GRU, LSTM and RNN, computed by ours.
+"""The cases that ONNX publishes for its operators GRU, LSTM and RNN, computed by ours, and by theirs from our files.
 
 The cases are few and know neither lengths of their own nor linear_before_reset=1. So the same reader is also held
 against onnxruntime, on random nodes with all of that.
@@ -15,7 +15,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from gatewise.errors import InputError
+from gatewise.interchange import onnx_in, onnx_recurrent
 from gatewise.kernels import ops
+from gatewise.layers.backwards import Backwards
 
 onnx = pytest.importorskip("onnx", reason="the cases come with onnx, of the extra `test`")
 
@@ -108,6 +111,76 @@ def test_published_case(case, backend):
             np.testing.assert_allclose(result[name], expected, case.rtol, case.atol, err_msg=name)
 
 
+WEIGHTS = ("W", "R", "B", "P")
+REFUSED = {"layout": "the attribute layout = 1 is not supported", "P": "the input P .* is not supported"}
+
+
+def as_model(node: Any, inputs: dict[str, np.ndarray]) -> Any:
+    """The node as a model whose weights are in the file."""
+    helper, tensors = onnx.helper, {name: array for name, array in inputs.items() if name in WEIGHTS}
+    given = [
+        helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(array.dtype), array.shape)
+        for name, array in inputs.items()
+        if name not in WEIGHTS
+    ]
+    outputs = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in node.output if name]
+    initializers = [onnx.numpy_helper.from_array(array, name) for name, array in tensors.items()]
+    graph = helper.make_graph([node], "case", given, outputs, initializers)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+
+
+def by_layer(layer: Any, inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
+    """Y, Y_h and, of an LSTM, Y_c, by a layer that was read."""
+    x, lengths = torch.from_numpy(inputs["X"]), inputs.get("sequence_lens")
+    first = tuple(torch.from_numpy(inputs[name]) for name in ("initial_h", "initial_c") if name in inputs)
+    hx = None if not first else first[0] if len(first) == 1 else first
+    with torch.no_grad():
+        y, last = layer(x, hx, lengths=None if lengths is None else torch.from_numpy(lengths).long())
+    directions = 2 if getattr(layer, "bidirectional", False) else 1
+    y = y.reshape(*y.shape[:2], directions, -1).transpose(1, 2)
+    return [y.numpy(), *(state.numpy() for state in (last if isinstance(last, tuple) else (last,)))]
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_published_case_as_a_file(case, tmp_path):
+    """Its tensors into our layer, by the reader; and the layer's node, by the writer, through ONNX's reference."""
+    from onnx.reference import ReferenceEvaluator
+
+    (node,) = case.model.graph.node
+    named = ("X", "W", "R", "B", "sequence_lens", "initial_h", "initial_c", "P")
+    given = [name for name, used in zip(named, node.input, strict=False) if used]
+    renamed = onnx.helper.make_node(
+        node.op_type, [n if used else "" for n, used in zip(named, node.input, strict=False)], node.output
+    )
+    renamed.attribute.extend(node.attribute)
+    for inputs, outputs in case.data_sets:
+        arrays = dict(zip(given, inputs, strict=True))
+        onnx.save(as_model(renamed, arrays), tmp_path / "case.onnx")
+        attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+        refused = "P" if "P" in arrays else "layout" if attributes.get("layout") else None
+        if refused is not None:
+            with pytest.raises(InputError, match=REFUSED[refused]):
+                onnx_in.layers(tmp_path / "case.onnx")
+            continue
+        (layer,) = onnx_in.layers(tmp_path / "case.onnx").values()
+        wanted = [i for i, used in enumerate(node.output) if used]
+        results = by_layer(layer, arrays)
+        for i, expected in zip(wanted, outputs, strict=True):
+            np.testing.assert_allclose(results[i], expected, case.rtol, case.atol)
+
+        inner = layer.layer if isinstance(layer, Backwards) else layer
+        written = onnx_recurrent.node_weights(inner, 0)
+        assert all(np.array_equal(written[name], arrays[name]) for name in written)
+        options = onnx_recurrent.node_attributes(inner)
+        if isinstance(layer, Backwards):
+            options["direction"] = "reverse"
+        ours = onnx.helper.make_node(onnx_recurrent.operator(inner), renamed.input, renamed.output, **options)
+        data = {name: array for name, array in arrays.items() if name not in WEIGHTS}
+        theirs: Any = ReferenceEvaluator(as_model(ours, arrays)).run(None, data)
+        for result, expected in zip(theirs, outputs, strict=True):
+            np.testing.assert_allclose(result, expected, case.rtol, case.atol)
+
+
 def random_node(kind: str, direction: str, first: bool, bias: bool) -> tuple[Any, list[np.ndarray], list[str]]:
     """A node, its inputs by position, with lengths, and their names ("" where left out)."""
     operator, _, reset = kind.partition("-")
@@ -155,3 +228,20 @@ def test_onnxruntime_computes_the_same(kind, direction, first, bias, backend):
     result = compute(node, inputs, backend)
     for name, expected in zip(node.output, outputs, strict=True):
         np.testing.assert_allclose(result[name], expected, rtol=1e-5, atol=1e-5, err_msg=name)
+
+
+@pytest.mark.parametrize("bias", [True, False], ids=["bias", "no-bias"])
+@pytest.mark.parametrize("first", [True, False], ids=["states", "zeros"])
+@pytest.mark.parametrize("direction", ["forward", "reverse", "bidirectional"])
+@pytest.mark.parametrize("kind", ["GRU-after", "GRU-before", "LSTM", "RNN"])
+def test_onnxruntime_computes_what_the_layer_read_gives(kind, direction, first, bias, tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime", reason="the other implementation is onnxruntime's")
+    node, inputs, names = random_node(kind, direction, first, bias)
+    arrays = dict(zip(names, inputs, strict=True))
+    model = as_model(node, arrays)
+    onnx.save(model, tmp_path / "node.onnx")
+    (layer,) = onnx_in.layers(tmp_path / "node.onnx").values()
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    outputs = session.run(None, {name: array for name, array in arrays.items() if name not in WEIGHTS})
+    for result, expected in zip(by_layer(layer, arrays), outputs, strict=True):
+        np.testing.assert_allclose(result, expected, rtol=1e-5, atol=1e-5)

@@ -183,7 +183,7 @@ def test_other_examples_are_refused(train_csv, tmp_path):
     ("inputs", "labels", "message"),
     [
         (list("abcdefghij"), ["a"] * 10, 'X: the only label in training is "a"; there is nothing to learn'),
-        (["one", "two"], None, "Classifier: X is in memory, so it needs its labels: give y, too"),
+        (["one", "two"], None, "Classifier: X is in memory, so it needs its targets: give y, too"),
         (None, None, "fit: expected examples (a file or folder, or inputs and labels), got None"),
         ("missing.csv", None, "missing.csv: no such file"),
     ],

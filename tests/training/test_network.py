@@ -40,7 +40,7 @@ def test_tokens_are_checked():
 
 def test_a_run_of_another_task(tmp_path):
     Network(build(LAYERS)).save(tmp_path / "run")
-    with pytest.raises(RunError, match=r"expected the run of a language-model, got one of a network$"):
+    with pytest.raises(RunError, match=r"expected the run of a language-model, got one of a network; gatewise.load"):
         gw.LanguageModel.from_run(RunFolder(tmp_path / "run"))
     config = tmp_path / "run" / "config.toml"
     config.write_text(config.read_text().replace('task = "network"', 'task = "weather"'))

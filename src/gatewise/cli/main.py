@@ -60,6 +60,7 @@ for _task, _about in {
     "classifier": "Train a classifier on texts or sequences with labels; sizes are decided by the examples.",
     "tagger": "Train a tagger on sequences with a tag, or numbers, for each step; sizes are decided by the sequences.",
     "forecaster": "Train a forecaster on series; season, history and sizes are decided by them.",
+    "translator": "Train a translator on sentences with their translations; sizes are decided by the pairs.",
 }.items():
     _function = f"gatewise.cli.train:train_{_task.replace('-', '_')}"  # imported when it is asked for
     train.command(_function, name=_task, help=f"{_about}\n\n{_ORDER}")
@@ -68,6 +69,21 @@ for _task, _about in {
         name=_task,
         help=f"Print a {_task}'s configuration as TOML: save it, change it, and train with --config.",
     )
+app.command(
+    "gatewise.cli.interchange:export_run",
+    name="export",
+    help="Write a run's model for another library, with the proof that it does there what it does here.",
+)
+app.command(
+    "gatewise.cli.interchange:import_file",
+    name="import",
+    help="Make a run of a model from ONNX, Keras, or a torch state dict.",
+)
+app.command(
+    "gatewise.cli.interchange:convert_file",
+    name="convert",
+    help="Write the weights of a recurrent layer as another library names, lays out and means them.",
+)
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 _JSON = Parameter(name="--json", help="Print one JSON document; everything else goes to standard error.")

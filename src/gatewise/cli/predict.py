@@ -54,7 +54,10 @@ def _load(run: Path, device: str, method: str) -> Any:
     model = load(run, device=device)
     if not hasattr(model, method):
         command = method.removesuffix("_rows")
-        raise InputError(f"{run}: a {type(model).__name__} has no {command}; that is for models that were trained")
+        raise InputError(
+            f"{run}: gatewise {command} has nothing for a {type(model).__name__}; gatewise.load(run).predict(...) "
+            "computes its outputs"
+        )
     return model
 
 

@@ -32,6 +32,10 @@ from gatewise.config import (
     TaggerTraining,
     TextConfig,
     TrainingConfig,
+    TranslatorConfig,
+    TranslatorData,
+    TranslatorJob,
+    TranslatorTraining,
     load_toml,
     validate,
 )
@@ -122,8 +126,7 @@ def train_classifier(
     training: Annotated[ClassifierTraining | None, _AS_TYPED, _TRAINING] = None,
 ) -> None:
     """The command `gatewise train classifier`."""
-    files = {"validation": validation, "test": test}
-    _train_on_examples(_job(ClassifierJob, options, data, model, training), options, examples, files)
+    _train_on_examples(_job(ClassifierJob, options, data, model, training), options, examples, validation, test)
 
 
 def train_tagger(
@@ -144,8 +147,28 @@ def train_tagger(
     training: Annotated[TaggerTraining | None, _AS_TYPED, _TRAINING] = None,
 ) -> None:
     """The command `gatewise train tagger`."""
-    files = {"validation": validation, "test": test}
-    _train_on_examples(_job(TaggerJob, options, data, model, training), options, sequences, files)
+    _train_on_examples(_job(TaggerJob, options, data, model, training), options, sequences, validation, test)
+
+
+def train_translator(
+    pairs: Annotated[
+        str | None,
+        Parameter(
+            help="Sentences with their translations: two columns of a .tsv or .txt, plain or in a .zip; or a .csv, "
+            ".jsonl or .parquet."
+        ),
+    ] = None,
+    /,
+    *,
+    validation: Annotated[str | None, Parameter(help="The like, to choose the best weights by.")] = None,
+    test: Annotated[str | None, Parameter(help="The like, to judge the model on when it is trained.")] = None,
+    options: TrainOptions = NO_OPTIONS,
+    data: Annotated[TranslatorData | None, _AS_TYPED, _DATA] = None,
+    model: Annotated[TranslatorConfig | None, _AS_TYPED, _MODEL] = None,
+    training: Annotated[TranslatorTraining | None, _AS_TYPED, _TRAINING] = None,
+) -> None:
+    """The command `gatewise train translator`."""
+    _train_on_examples(_job(TranslatorJob, options, data, model, training), options, pairs, validation, test)
 
 
 def train_forecaster(
@@ -164,12 +187,16 @@ def train_forecaster(
     training: Annotated[ForecasterTraining | None, _AS_TYPED, _TRAINING] = None,
 ) -> None:
     """The command `gatewise train forecaster`."""
-    _train_on_examples(_job(ForecasterJob, options, data, model, training), options, series, {})
+    _train_on_examples(_job(ForecasterJob, options, data, model, training), options, series)
 
 
-def _train_on_examples(job: Job, options: TrainOptions, examples: str | None, files: Mapping[str, str | None]) -> None:
-    """Train the model of the job's task on a file of examples, or plan it. files: further ones, by their options."""
+def _train_on_examples(
+    job: Job, options: TrainOptions, examples: str | None, validation: str | None = None, test: str | None = None
+) -> None:
+    """Train the model of the job's task on a file of examples, or plan it."""
     _check_examples(job.task, examples, options)
+    given = {"validation": validation, "test": test}
+    files = {name: file for name, file in given.items() if file is not None}
 
     def estimator() -> Any:
         from gatewise.training.runs import model_of
@@ -269,7 +296,7 @@ def print_fitted(console: Any, options: TrainOptions, fitted: Any) -> None:
         _print_json(options, {"evaluations": found, "choices": fitted.choices, **fitted.result.to_json()})
         return
     for name, evaluation in fitted.evaluations.items():
-        console.print(f"{name}, {evaluation.size}", style="bold")
+        console.print(f"{name}, {evaluation.examples:,} examples", style="bold")
         terminal.print_evaluation(console, evaluation)
     rows = _rows(options, fitted.result)
     rows["predict"] = terminal.command_line("gatewise", "predict", str(options.out), "DATA")

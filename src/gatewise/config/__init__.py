@@ -22,6 +22,7 @@ from gatewise.config.section import (
 )
 from gatewise.config.tagger import TaggerConfig, TaggerData, TaggerJob, TaggerTraining
 from gatewise.config.training import BaseTrainingConfig, Job
+from gatewise.config.translator import TranslatorConfig, TranslatorData, TranslatorJob, TranslatorTraining
 
 __all__ = [
     "JOBS",
@@ -53,6 +54,10 @@ __all__ = [
     "TextConfig",
     "TokenConfig",
     "TrainingConfig",
+    "TranslatorConfig",
+    "TranslatorData",
+    "TranslatorJob",
+    "TranslatorTraining",
     "commented_toml",
     "dump_toml",
     "in_words",

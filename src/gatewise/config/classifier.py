@@ -5,7 +5,7 @@ from typing import ClassVar, Literal
 from pydantic import Field, model_validator
 
 from gatewise.config.examples import ExampleTrainingConfig, Share, SplitConfig, TokenConfig, Whole
-from gatewise.config.section import Auto, Backend, Cell, Reset, Section
+from gatewise.config.section import Auto, Backend, Cell, Missing, Reset, Section
 from gatewise.config.training import Job
 
 
@@ -29,6 +29,9 @@ class ClassifierData(SplitConfig, TokenConfig):
     )
     time_column: str | None = Field(
         default=None, description="Column of a table with the time, for a split that keeps the latest."
+    )
+    missing: Missing = Field(
+        default="error", description="What becomes of a missing value in a .ts file; error: it is refused."
     )
     standardize: bool = Field(
         default=True, description="Bring each feature to mean 0 and deviation 1, as measured on the training part."

@@ -5,5 +5,8 @@ from gatewise.config.forecaster import ForecasterJob
 from gatewise.config.language_model import LanguageModelJob
 from gatewise.config.tagger import TaggerJob
 from gatewise.config.training import Job
+from gatewise.config.translator import TranslatorJob
 
-JOBS: dict[str, type[Job]] = {job.task: job for job in (LanguageModelJob, ClassifierJob, TaggerJob, ForecasterJob)}
+JOBS: dict[str, type[Job]] = {
+    job.task: job for job in (LanguageModelJob, ClassifierJob, TaggerJob, TranslatorJob, ForecasterJob)
+}

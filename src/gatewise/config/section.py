@@ -24,6 +24,7 @@ Backend = Literal["auto", "native", "torch", "reference"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["float32", "bf16"]
 Auto = Literal["auto"]
+Missing = Literal["error", "previous", "linear"]
 Cell = Literal["gru", "lstm", "rnn"]
 SplitRule = Literal["auto", "random", "stratified", "group", "time"]
 

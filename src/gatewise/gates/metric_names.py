@@ -29,6 +29,10 @@ def _of_hundred(value: float) -> str:
     return f"{value:.1f}%"
 
 
+def _tenths(value: float) -> str:
+    return f"{value:.1f}"
+
+
 def _nats(value: float) -> str:
     return f"{value:.3f} nats"
 
@@ -52,6 +56,12 @@ METRICS = {
     "crps": Metric("CRPS", _decimals, False),
     "coverage": Metric("coverage of the interval", percent, True),
     "skill": Metric("less error than the naive forecast", percent, True),
+    "unknown_accuracy": Metric("accuracy on unknown words", percent, True),
+    "span_f1": Metric("span F1", percent, True),
+    "span_precision": Metric("span precision", percent, True),
+    "span_recall": Metric("span recall", percent, True),
+    "bleu": Metric("BLEU", _tenths, True),
+    "chrf": Metric("chrF", _tenths, True),
     "calibration_error": Metric("calibration error", _decimals, False),
 }
 

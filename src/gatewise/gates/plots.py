@@ -195,6 +195,44 @@ def reliability_curve(
     return _svg(figure, name, label)
 
 
+def heat_map(
+    weights: Sequence[Sequence[float]],
+    rows: Sequence[str],
+    columns: Sequence[str],
+    *,
+    name: str,
+    width: int,
+    label: str,
+) -> str:
+    """SVG of numbers from 0 to 1 as squares, the darker the larger; rows and columns have their names beside them.
+
+    The rest is as for `learning_curve`; the height is that of the rows.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Rectangle
+
+    size = width / (len(columns) + 4)  # of a square; the names of the rows have the width of four
+    figure = Figure((width / 72, size * (len(rows) + 4) / 72))
+    axes = figure.add_axes((4 / (len(columns) + 4), 0, len(columns) / (len(columns) + 4), len(rows) / (len(rows) + 4)))
+    axes.set_xlim(0, len(columns))
+    axes.set_ylim(len(rows), 0)
+    for number, row in enumerate(weights):
+        for column, weight in enumerate(row):
+            axes.add_patch(Rectangle((column, number), 1, 1, color=VALIDATION, alpha=min(1.0, weight), linewidth=0))
+    axes.xaxis.tick_top()
+    axes.set_xticks([c + 0.5 for c in range(len(columns))], [_visible(c) for c in columns], rotation=60, ha="left")
+    axes.set_yticks([r + 0.5 for r in range(len(rows))], [_visible(r) for r in rows])
+    axes.tick_params(length=0, labelsize=min(FONT_SIZE, 0.6 * size), labelcolor=INK)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    return _svg(figure, name, label)
+
+
+def _visible(piece: str) -> str:
+    """A token as a name: a space that it begins or ends with as a mark, and no formula of matplotlib's."""
+    return piece.replace(" ", "\u00b7").replace("\n", "\u21b5").replace("$", "\\$")
+
+
 def step_curve(
     curve: Curve, *, log_scale: bool = False, limit: float | None = None, name: str, width: int, height: int, label: str
 ) -> str:

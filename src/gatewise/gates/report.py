@@ -21,6 +21,8 @@ from gatewise.run_folder import RunFolder, atomic_write
 PAGES = {  # of each task the module of its page
     "language-model": "language_report",
     "classifier": "classifier_report",
+    "tagger": "tagger_report",
+    "translator": "translator_report",
 }
 
 

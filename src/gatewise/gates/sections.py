@@ -17,6 +17,7 @@ from gatewise.gates.run import Run, curve, nearest, spread
 
 MOST_VALIDATIONS = 30
 MOST_LABELS = 30
+MOST_CLASSES = 20  # of a confusion matrix: more are not told apart on a page's width
 WIDE_AND_NARROW = ((880, 370), (400, 310))  # CSS pixels: for a wide page and for a narrow one
 
 
@@ -103,6 +104,11 @@ def metric(run: Run, key: str, *, training: bool = True) -> dict[str, Any]:
     }
 
 
+def judged(run: Run) -> tuple[str, dict[str, Any]] | None:
+    """The part that says most, and its evaluation: the test, if there is one."""
+    return list(run.evaluation.items())[-1] if run.evaluation else None
+
+
 def metrics(run: Run) -> dict[str, Any] | None:
     """Of each part that was judged a table of its metrics, with intervals, and what the baseline reaches."""
     if not run.evaluation:
@@ -123,6 +129,40 @@ def metrics(run: Run) -> dict[str, Any] | None:
             )
         parts[part] = {"examples": evaluation["examples"], "rows": rows}
     return {"parts": parts}
+
+
+def confusion(run: Run) -> dict[str, Any] | None:
+    """What was taken for what: of many labels those that are confused most; darker cells are more frequent."""
+    found = judged(run)
+    if found is None or found[1]["confusion"] is None:
+        return None
+    part, evaluation = found
+    matrix = evaluation["confusion"]
+    names = evaluation.get("confusion_labels") or [scores["label"] for scores in evaluation["labels"]]
+    wrong = [sum(row) - row[k] + sum(other[k] for other in matrix) - row[k] for k, row in enumerate(matrix)]
+    shown = sorted(sorted(range(len(names)), key=lambda k: -wrong[k])[:MOST_CLASSES])
+    rows = []
+    for k in shown:
+        total = max(1, sum(matrix[k]))
+        cells = [{"count": matrix[k][j], "share": matrix[k][j] / total, "right": j == k} for j in shown]
+        rows.append({"label": names[k], "examples": sum(matrix[k]), "cells": cells})
+    pairs = sorted(
+        ((matrix[k][j], names[k], names[j]) for k in range(len(names)) for j in range(len(names)) if j != k),
+        key=lambda pair: -pair[0],
+    )
+    return {
+        "part": part,
+        "labels": [names[k] for k in shown],
+        "rows": rows,
+        "all": len(names),
+        "pairs": [pair for pair in pairs[:5] if pair[0]],
+    }
+
+
+def labels(run: Run) -> dict[str, Any] | None:
+    """Precision, recall and F1 of each label."""
+    found = judged(run)
+    return None if found is None else {"part": found[0], "rows": found[1]["labels"]}
 
 
 def data(run: Run) -> dict[str, Any] | None:
@@ -188,11 +228,11 @@ def speed(run: Run) -> dict[str, Any] | None:
     if run.last is None or run.units_per_second is None:
         return None
     training = run.job.training
-    length = getattr(training, "sequence_length", 1)
+    length = getattr(training, "sequence_length", None)  # of a text in windows; of examples each has its own
     figures = {
         name: significant(run.units_per_second),
         "Slowest and fastest": f"{significant(min(rates.values))} to {significant(max(rates.values))}",
-        f"{run.unit.capitalize()} read": f"{run.last['step'] * training.batch_size * length:,}",
+        "Tokens read" if length else "Examples read": f"{run.last['step'] * training.batch_size * (length or 1):,}",
         "Steps": f"{run.last['step']:,}",
         "Time, with validation": duration(run.last["seconds"]),
     }

@@ -87,7 +87,8 @@ def golden_cases(
 ) -> list[Case]:
     """A case for each (T, B), with random inputs; where lengths are taken, half of the rows are shorter than T.
 
-    states: whether first states are given, random ones; otherwise they are zeros and last states are left out.
+    states: whether first states are given, random ones; otherwise they are zeros and last states are left out. Names
+    say what is special: T13-B7, T13-B7-lengths, T13-B7-lengths-zeros.
     """
     random = np.random.default_rng(seed)
     reference = network.reference()
@@ -110,7 +111,8 @@ def _golden(
         for layer, parts in zip(network.recurrent_layers, names, strict=True):
             shape = (layer.num_layers * (2 if layer.bidirectional else 1), batch, layer.hidden_size)
             inputs |= {part: random.uniform(-1, 1, shape).astype(np.float32) for part in parts}
-    return Case(f"T{steps}-B{batch}", inputs, evaluate(network, inputs))
+    name = f"T{steps}-B{batch}{'-lengths' if lengths else ''}{'' if states else '-zeros'}"
+    return Case(name, inputs, evaluate(network, inputs))
 
 
 @torch.no_grad()

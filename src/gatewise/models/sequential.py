@@ -5,6 +5,7 @@ configuration file holds them, and a state dict.
 """
 
 import copy
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -223,11 +224,17 @@ class SequentialNetwork(nn.Module):
                 x = layer(x, lengths, directions)
             else:
                 x = layer(x)
+                if isinstance(layer, nn.Linear):  # its features are of both directions
+                    directions = 1
         return x, last
 
     def describe(self) -> list[dict[str, Any]]:
         """The layers as tables of a configuration, from which `build` makes the like."""
         return [describe(layer).model_dump() for layer in self.layers]
+
+    def as_sequential(self) -> "SequentialNetwork":
+        """Itself, as other networks give the chain of layers that they are."""
+        return self
 
     def reference(self) -> "SequentialNetwork":
         """A copy in float64, in eval mode, with the reference's recurrence: what artifacts are held to."""
@@ -303,6 +310,17 @@ def build(tables: Sequence[Mapping[str, Any]], *, source: str = "layers") -> Seq
         return SequentialNetwork(layers)
     except InputError as error:
         raise ConfigError(f"{source}: {error}") from error
+
+
+def tables_as_toml(tables: Sequence[Mapping[str, Any]]) -> str:
+    """Layers as a TOML file has them: a table [[layers]] for each, which `build` takes back."""
+    return (
+        "".join(
+            "\n".join(["[[layers]]", *(f"{key} = {json.dumps(value)}" for key, value in table.items()), "", ""])
+            for table in tables
+        ).rstrip("\n")
+        + "\n"
+    )
 
 
 def _width(layer: Section) -> int | None:

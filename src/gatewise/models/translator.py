@@ -5,7 +5,7 @@ Pham, Manning, "Effective Approaches to Attention-based Neural Machine Translati
 feeding): so training costs one sweep of the kernels, not a Python step for each token.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -108,6 +108,24 @@ class TranslatorNetwork(nn.Module):
         context, weights = self.attention(s, encoded.keys, encoded.lengths, encoded.projected)  # (4)
         a = torch.tanh(self.combine(torch.cat([context, s], -1)))  # (5)
         return self.output(self.dropout(a)), state, weights  # (6)
+
+    def activations(self, source: Tensor, lengths: Tensor, tokens: Tensor) -> Iterator[tuple[str, Tensor]]:
+        """The name and the output (T, B, ...) of each part in the order of computation, without dropout."""
+        was_training = self.training
+        self.eval()
+        try:
+            yield "source embedding", self.source_embedding(source)
+            encoded = self.encode(source, lengths)
+            yield "encoder", encoded.keys
+            x = self.target_embedding(tokens)
+            yield "target embedding", x
+            s, _ = self.decoder(x, encoded.state)
+            yield "decoder", s
+            context, _ = self.attention(s, encoded.keys, encoded.lengths, encoded.projected)
+            yield "attention", context
+            yield "output", self.output(torch.tanh(self.combine(torch.cat([context, s], -1))))
+        finally:
+            self.train(was_training)
 
     def forward(
         self, source: Tensor, source_lengths: Tensor, tokens: Tensor, sampled: float = 0.0

@@ -70,11 +70,6 @@ class ClassifierEvaluation:
     mistakes: list[Mistake]
 
     @property
-    def size(self) -> str:
-        """What it was made on."""
-        return f"{self.examples:,} examples"
-
-    @property
     def accuracy(self) -> float:
         """Part of the examples that are classified rightly."""
         return self.metrics["accuracy"].value

@@ -139,10 +139,11 @@ class Classifier(ExampleEstimator[ClassifierJob]):
         return read_to_classify(
             source,
             text_column=data.text_column,
-            label_column=data.label_column,
+            label_column=data.label_column if with_targets else None,
             label_separator=data.label_separator,
             group_column=data.group_column if with_targets else None,
             time_column=data.time_column if with_targets else None,
+            missing=data.missing,
             with_labels=with_targets,
         )
 

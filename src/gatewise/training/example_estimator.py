@@ -13,6 +13,7 @@ from torch import nn
 
 from gatewise.config import Job, validate
 from gatewise.data.examples import Examples
+from gatewise.data.sources import read_parts
 from gatewise.data.splits import Split, make_split
 from gatewise.errors import DataError, InputError
 from gatewise.run_folder import RunFolder, atomic_write
@@ -63,7 +64,8 @@ class ExampleEstimator(Estimator[J]):
     ) -> Self:
         """Train; afterwards this is the model that was best on validation (the last one without any).
 
-        X: a file or folder; or N inputs in memory, and y their N targets: the class says which.
+        X: a file or folder, or a folder with one for training and one for validation or test; or N inputs in memory,
+            and y their N targets: the class says which.
         run: the run folder to write; None keeps nothing but this object.
         validation, test: a file or folder, or (inputs, targets); without them, what `data` says is taken from X.
         resume: go on from the last checkpoint in `run`, bit for bit as if the training had never been stopped; X may
@@ -124,13 +126,19 @@ class ExampleEstimator(Estimator[J]):
             raise InputError(f"{type(self).__name__}: {name} is in memory, so it needs its targets: give y, too")
         return self._in_memory(X, y, name)
 
-    def _given(self, job: J, X: Source, y: Any, validation: Any, test: Any) -> Given:  # noqa: N803
-        """What `fit` is given, as examples."""
-        others: list[Examples | None] = []
-        for name, part in (("validation", validation), ("test", test)):
-            inputs, targets = part if isinstance(part, tuple) and len(part) == 2 else (part, None)
-            others.append(None if part is None else self._examples(inputs, targets, job.data, name))  # pyright: ignore[reportAttributeAccessIssue]
-        return Given(self._examples(X, y, job.data, "X"), *others)  # pyright: ignore[reportAttributeAccessIssue]
+    def _given(self, job: Any, X: Source, y: Any, validation: Any, test: Any) -> Given:  # noqa: N803
+        """What `fit` is given, as examples; of a file or folder also the parts that lie beside its training part."""
+        others = {"validation": validation, "test": test}
+        if isinstance(X, str | Path):
+            files = {name: part for name, part in others.items() if isinstance(part, str | Path)}
+            found = read_parts(X, lambda source: self._read(source, job.data, True), **files)
+        else:
+            found = {"training": self._examples(X, y, job.data, "X")}
+        for name, part in others.items():
+            if part is not None and name not in found:
+                inputs, targets = part if isinstance(part, tuple) and len(part) == 2 else (part, None)
+                found[name] = self._examples(inputs, targets, job.data, name)
+        return Given(**found)
 
     def _without_targets(self, X: Source) -> Examples:  # noqa: N803
         """Examples to predict."""
@@ -164,6 +172,10 @@ class ExampleEstimator(Estimator[J]):
     def _columns(self, examples: Examples) -> Columns:
         """The examples as the network reads them; with targets if they have any."""
 
+    def _remarks(self, parts: Mapping[str, Part]) -> list[str]:
+        """What is to be said of the examples once they are read, such as how many are left out."""
+        return []
+
     @abstractmethod
     def _network(self, job: J) -> nn.Module:
         """The network with its first weights."""
@@ -192,7 +204,8 @@ class ExampleEstimator(Estimator[J]):
         network = self._network(choices.job).to(device)
         self._try(network, parts["training"].columns, device)
         notes = [note for part in _parts_of(split).values() for note in part.notes]
-        for message in dict.fromkeys([*notes, *split.report.rules, *split.report.warnings, *choices.reasons]):
+        remarks = [*notes, *split.report.rules, *split.report.warnings, *choices.reasons, *self._remarks(parts)]
+        for message in dict.fromkeys(remarks):
             observer.on_message(message)
         folder.create(overwrite)
         write_job(folder, choices.job)

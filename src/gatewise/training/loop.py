@@ -62,6 +62,7 @@ class TrainingResult(Generic[E]):
             "steps": self.steps,
             f"{self.unit}_per_second": self.units_per_second,
             "seconds": self.seconds,
+            "step_seconds": round(self.step_seconds, 3),
         }
 
 

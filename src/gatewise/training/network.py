@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gatewise.config import load_toml
 from gatewise.errors import ConfigError, InputError, RunError
-from gatewise.models.sequential import SequentialNetwork, build
+from gatewise.models.sequential import SequentialNetwork, build, tables_as_toml
 from gatewise.run_folder import FORMAT, RunFolder, atomic_write, load_tensors, save_tensors
 from gatewise.training.checkpoint import load_weights, weights
 from gatewise.training.environment import choose_device
@@ -57,10 +57,8 @@ class Network:
         folder.create(overwrite)
         layers = self.network.describe()
         lines = [f"format = {FORMAT}", f'task = "{TASK}"', f"source = {json.dumps(self.source, ensure_ascii=False)}"]
-        for layer in layers:
-            lines += ["", "[[layers]]", *(f"{key} = {json.dumps(value)}" for key, value in layer.items())]
         save_tensors(folder.model, weights(self.network), {"task": TASK, "layers": layers})
-        atomic_write(folder.config, ("\n".join(lines) + "\n").encode())
+        atomic_write(folder.config, ("\n".join([*lines, "", ""]) + tables_as_toml(layers)).encode())
 
     @classmethod
     def from_run(cls, folder: RunFolder, device: str = "auto") -> Self:

@@ -10,6 +10,7 @@ MODELS = {  # of each task the class whose from_run(folder, device) reads a run;
     "language-model": ("gatewise.training.language_model", "LanguageModel"),
     "classifier": ("gatewise.training.classifier", "Classifier"),
     "tagger": ("gatewise.training.tagger", "Tagger"),
+    "translator": ("gatewise.training.translator", "Translator"),
     "forecaster": ("gatewise.training.forecaster", "Forecaster"),
     "network": ("gatewise.training.network", "Network"),
 }
@@ -18,8 +19,7 @@ MODELS = {  # of each task the class whose from_run(folder, device) reads a run;
 def load(run: str | Path, *, device: str = "auto") -> Any:
     """The model of a run folder: the best of its training so far, on "cpu", "cuda", "mps" or, for "auto", what is here.
 
-    Its class is that of the run's task: a LanguageModel, a Classifier, a Tagger, a Forecaster, or a Network that was
-    imported.
+    Its class is that of the run's task: a LanguageModel, a Classifier, ..., or a Network that was imported.
 
     Raises RunError: the folder is missing, half-written, damaged or from a newer version; BackendError.
     """

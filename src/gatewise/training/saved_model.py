@@ -29,7 +29,8 @@ def read_job(folder: RunFolder, task: str | None = None) -> Any:
     found = folder.check_existing()
     if found not in JOBS or task not in (None, found):
         wanted = task or f"task that is trained ({', '.join(JOBS)})"
-        raise RunError(f"{folder.path}: expected the run of a {wanted}, got one of a {found}")
+        hint = "; gatewise.load(run).predict(...) computes its outputs" if found == "network" else ""
+        raise RunError(f"{folder.path}: expected the run of a {wanted}, got one of a {found}{hint}")
     try:
         content = load_toml(folder.config)
         content.pop("format")
@@ -71,10 +72,10 @@ def read_model(
     expected = model_metadata(job, {})
     for table in ("model", "data"):
         for key, value in expected[table].items():
-            if metadata[table].get(key) != value:
+            if metadata[table].get(key, value) != value:  # an older version may not have had the key
                 raise RunError(
                     f"{folder.config}: says {table}.{key} = {value}, but {folder.model.name} was trained with "
-                    f"{metadata[table].get(key)}; undo the change"
+                    f"{metadata[table][key]}; undo the change"
                 )
     return job, documents, tensors, metadata
 

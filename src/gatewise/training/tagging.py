@@ -27,7 +27,7 @@ class WrongSequence:
 
 @dataclass(frozen=True)
 class TaggerEvaluation:
-    """How good a tagger is on some sequences.
+    """How good a tagger is on some examples, which are sequences of so many steps in all.
 
     metrics: by name, with intervals over the sequences. accuracy: part of the steps whose tag (or, of numbers, each of
         whose yes or no) is right; unknown_accuracy: that of words that training does not have, where there are any;
@@ -39,7 +39,7 @@ class TaggerEvaluation:
         where there are too many tags, or numbers.
     """
 
-    sequences: int
+    examples: int
     steps: int
     metrics: dict[str, Interval]
     baseline: dict[str, float]
@@ -47,11 +47,6 @@ class TaggerEvaluation:
     confusion: list[list[int]] | None
     confusion_labels: list[str]
     mistakes: list[WrongSequence]
-
-    @property
-    def size(self) -> str:
-        """What it was made on."""
-        return f"{self.sequences:,} sequences of {self.steps:,} steps"
 
     @property
     def accuracy(self) -> float:

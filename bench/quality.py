@@ -1,0 +1,273 @@
+"""How good each task's defaults are on real data, beside a baseline and what others have published.
+
+    python bench/quality.py [snips-intents ...] [--data DIR] [--threads 2] [--results DIR] [--no-store]
+    python bench/quality.py --speed [snips-intents ...]     # native against torch's own kernels, and time outside
+
+Each row is the command that a user types, with its defaults, in a process of its own; what it says with --json is the
+figure. Data are looked for in --data, in $GATEWISE_DATA, and in ../shared/data beside the project; a row without its
+data is skipped, with that reason. A figure that is not reached, or not in time, makes the exit status 1.
+"""
+
+import json
+import os
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from gatewise.data.parallel import read_parallel
+from record import options, store, table_of
+
+ROOT = Path(__file__).parents[1]
+SPEED_STEPS = 200
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the table.
+
+    name: what one types to run it alone. data: what it is trained on, below the folder of the data. about: in words.
+    command: what follows `gatewise train`, with {data} for the folder of the data and {work} for a temporary one.
+    metric, baseline: where the figures stand in what the command says with --json; baseline may be a function of that.
+    to_reach, minutes: what is asked for. published: what others reached, in words.
+    """
+
+    name: str
+    data: str
+    about: str
+    command: str
+    metric: str
+    baseline: str
+    to_reach: float
+    minutes: float
+    published: str
+    higher_is_better: bool = True
+    percent: bool = True
+    prepare: Callable[[Path, Path], None] | None = None  # makes files in {work} from those in {data}
+
+    def reached(self, value: float) -> bool:
+        return value >= self.to_reach if self.higher_is_better else value <= self.to_reach
+
+    def written(self, value: float) -> str:
+        return f"{100 * value:.2f}%" if self.percent else f"{value:.4g}"
+
+
+HELD_OUT, PAIRS, MOST_WORDS = 1_000, 60_000, 10  # of French to English
+
+
+def pairs_by_sentence(data: Path, work: Path) -> None:
+    """train.tsv and test.tsv, French and English: the test has one pair of each of 1,000 short English sentences,
+    none of which stands in training with any translation; nor does their French."""
+    examples = read_parallel(data / "fra-eng" / "fra-eng.zip", source_column=2, target_column=1)
+    pairs = list(zip(examples.texts, examples.target_texts, strict=True))
+    draw = random.Random(0)
+    draw.shuffle(pairs)
+    short = dict.fromkeys(english for _, english in pairs if len(english.split()) <= MOST_WORDS)
+    held = set(list(short)[:HELD_OUT])
+    test: dict[str, str] = {}
+    for french, english in pairs:
+        if english in held:
+            test.setdefault(english, french)
+    french_held = set(test.values())
+    training = [pair for pair in pairs if pair[1] not in held and pair[0] not in french_held][:PAIRS]
+    for name, chosen in (("train", training), ("test", [(french, english) for english, french in test.items()])):
+        (work / f"{name}.tsv").write_text("".join(f"{french}\t{english}\n" for french, english in chosen), "utf-8")
+
+
+ROWS = [
+    Row(
+        name="ewt-pos",
+        data="ud-english-ewt",
+        about="UD English EWT, part of speech, test, accuracy",
+        command="tagger {data}/ud-english-ewt/en_ewt-ud-train.conllu.gz "
+        "--validation {data}/ud-english-ewt/en_ewt-ud-dev.conllu --test {data}/ud-english-ewt/en_ewt-ud-test.conllu",
+        metric="evaluations.test.metrics.accuracy.value",
+        baseline="evaluations.test.baseline.accuracy",
+        to_reach=0.92,
+        minutes=6,
+        published="88.26% (BiLSTM with vectors, an older release), 90.4% (BiGRU)",
+    ),
+    Row(
+        name="snips-slots",
+        data="snips",
+        about="SNIPS slots, dev, span F1",
+        command="tagger {data}/snips/train --test {data}/snips/dev",
+        metric="evaluations.test.metrics.span_f1.value",
+        baseline="evaluations.test.baseline.span_f1",
+        to_reach=0.90,
+        minutes=5,
+        published="-",
+    ),
+    Row(
+        name="jsb-chorales",
+        data="jsb-chorales",
+        about="JSB Chorales, next step, test, nats per frame",
+        command="tagger {data}/jsb-chorales/JSB_Chorales.mat",
+        metric="evaluations.test.metrics.loss_nats.value",
+        baseline="evaluations.test.baseline.loss_nats",
+        to_reach=8.45,
+        minutes=5,
+        published="8.54 (GRU, Chung 2014), 8.43 (GRU, Bai 2018)",
+        higher_is_better=False,
+        percent=False,
+    ),
+    Row(
+        name="fra-eng",
+        data="fra-eng",
+        about="French to English, 1,000 sentences held out, BLEU",
+        command="translator {work}/train.tsv --test {work}/test.tsv",
+        metric="evaluations.test.metrics.bleu.value",
+        baseline="evaluations.test.baseline.bleu",
+        to_reach=35,
+        minutes=20,
+        published="-",
+        percent=False,
+        prepare=pairs_by_sentence,
+    ),
+    Row(
+        name="snips-intents",
+        data="snips",
+        about="SNIPS intents, dev, accuracy",
+        command="classifier {data}/snips/train --test {data}/snips/dev",
+        metric="evaluations.test.metrics.accuracy.value",
+        baseline="evaluations.test.baseline.accuracy",
+        to_reach=0.975,
+        minutes=5,
+        published="-",
+    ),
+    Row(
+        name="japanese-vowels",
+        data="japanese-vowels",
+        about="JapaneseVowels, test, accuracy",
+        command="classifier {data}/japanese-vowels/JapaneseVowels_TRAIN.ts "
+        "--test {data}/japanese-vowels/JapaneseVowels_TEST.ts",
+        metric="evaluations.test.metrics.accuracy.value",
+        baseline="evaluations.test.baseline.accuracy",
+        to_reach=0.95,
+        minutes=2,
+        published="99.3% (FCN), 93.2% (BiGRU)",
+    ),
+]
+
+
+def data_folder(given: Path | None) -> Path:
+    return given or Path(os.environ.get("GATEWISE_DATA", ROOT.parent / "shared" / "data"))
+
+
+def train(row: Row, data: Path, threads: int, *extra: str) -> tuple[dict[str, Any], float]:
+    """What the row's command says of itself, and its seconds, from start to end of the process."""
+    with tempfile.TemporaryDirectory() as work:
+        if row.prepare is not None:
+            row.prepare(data, Path(work))
+        words = [word.format(data=data, work=work) for word in row.command.split()]
+        command = [sys.executable, "-m", "gatewise.cli", "train", *words, "--out", f"{work}/run", "--json"]
+        command += ["--training.threads", str(threads), *extra]
+        start = time.perf_counter()
+        done = subprocess.run(command, capture_output=True, text=True)
+        seconds = time.perf_counter() - start
+    if done.returncode:
+        raise SystemExit(f"{row.name}: {done.stderr.strip().splitlines()[-1]}")
+    return json.loads(done.stdout), seconds
+
+
+def found(document: Any, path: str) -> float:
+    for key in path.split("."):
+        document = document[key]
+    return float(document)
+
+
+def quality(rows: list[Row], data: Path, threads: int) -> tuple[dict[str, Any], Any, bool]:
+    """The figures, the table, and whether all that is asked for is reached."""
+    table = table_of("Quality", "data", "ours", "to reach", "baseline", "published", "minutes", "within")
+    results: dict[str, Any] = {}
+    reached = True
+    for row in rows:
+        document, seconds = train(row, data, threads)
+        value, baseline = found(document, row.metric), found(document, row.baseline)
+        good = row.reached(value) and seconds <= 60 * row.minutes
+        reached = reached and good
+        results[row.name] = {
+            "value": value,
+            "baseline": baseline,
+            "seconds": seconds,
+            "reached": good,
+            "command": f"gatewise train {row.command}",
+            **{key: document[key] for key in ("step", "steps", "choices") if key in document},
+        }
+        sign = "≥" if row.higher_is_better else "≤"
+        table.add_row(
+            row.about,
+            row.written(value) + ("" if row.reached(value) else " (missed)"),
+            f"{sign} {row.written(row.to_reach)}",
+            row.written(baseline),
+            row.published,
+            f"{seconds / 60:.1f}",
+            f"{row.minutes:g}",
+        )
+    return results, table, reached
+
+
+def speed(rows: list[Row], data: Path, threads: int, rounds: int) -> tuple[dict[str, Any], Any, bool]:
+    """Of each row how fast the native kernels train it over torch's, and the time that is not training steps."""
+    table = table_of("Speed", "data", "native over torch", "per second", "outside the steps")
+    results: dict[str, Any] = {}
+    for row in rows:
+        speeds: dict[str, list[float]] = {"native": [], "torch": []}
+        outside: list[float] = []
+        for _ in range(rounds):
+            for backend, seen in speeds.items():
+                limits = ["--training.max-steps", str(SPEED_STEPS), "--model.backend", backend]
+                document, _ = train(row, data, threads, *limits)
+                seen.append(next(value for key, value in document.items() if key.endswith("_per_second")))
+        document, _ = train(row, data, threads)
+        outside.append(1 - document["step_seconds"] / document["seconds"])
+        ratio = statistics.median(ours / theirs for ours, theirs in zip(*speeds.values(), strict=True))
+        results[row.name] = {"native over torch": ratio, "per_second": speeds, "outside_share": outside}
+        table.add_row(row.about, f"{ratio:.2f}", f"{statistics.median(speeds['native']):,.0f}", f"{outside[0]:.1%}")
+    return results, table, True
+
+
+def main() -> None:
+    parser = options(__doc__)
+    parser.add_argument("rows", nargs="*", choices=[[], *(row.name for row in ROWS)], help="which rows; all of them")
+    parser.add_argument("--data", type=Path, help="the folder of the data")
+    parser.add_argument("--speed", action="store_true", help="time the jobs instead")
+    parser.add_argument("--rounds", type=int, default=3, help="of --speed")
+    chosen = parser.parse_args()
+    console = Console()
+    data = data_folder(chosen.data)
+    rows = []
+    for row in ROWS:
+        if chosen.rows and row.name not in chosen.rows:
+            continue
+        if (data / row.data).exists():
+            rows.append(row)
+        else:
+            console.print(f"{row.name}: skipped, for there is no {data / row.data}")
+    if not rows:
+        sys.exit("no row to run")
+    if chosen.speed:
+        kind, (results, table, reached) = "speed", speed(rows, data, chosen.threads, chosen.rounds)
+    else:
+        kind, (results, table, reached) = "quality", quality(rows, data, chosen.threads)
+    console.print(table)
+    if not chosen.no_store:
+        for name, result in results.items():
+            store(chosen.results / f"{kind}-{name}", chosen.threads, ["torch", "numpy"], {name: result}, page=None)
+        command = " ".join(["python bench/quality.py", *(["--speed"] if chosen.speed else [])])
+        page = (f"Tasks: {kind}", command, [table], [])
+        if not chosen.rows:
+            store(chosen.results / f"tasks-{kind}", chosen.threads, ["torch", "numpy"], results, page=page)
+    sys.exit(0 if reached else 1)
+
+
+if __name__ == "__main__":
+    main()
