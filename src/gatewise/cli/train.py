@@ -296,7 +296,8 @@ def print_fitted(console: Any, options: TrainOptions, fitted: Any) -> None:
         _print_json(options, {"evaluations": found, "choices": fitted.choices, **fitted.result.to_json()})
         return
     for name, evaluation in fitted.evaluations.items():
-        console.print(f"{name}, {evaluation.examples:,} examples", style="bold")
+        size = evaluation.size if hasattr(evaluation, "size") else f"{evaluation.examples:,} examples"
+        console.print(f"{name}, {size}", style="bold")
         terminal.print_evaluation(console, evaluation)
     rows = _rows(options, fitted.result)
     rows["predict"] = terminal.command_line("gatewise", "predict", str(options.out), "DATA")

@@ -118,6 +118,17 @@ class ForecasterConfig(Section):
 class ForecasterTraining(ExampleTrainingConfig):
     """How the network is trained."""
 
+    epochs: Whole | Auto = Field(
+        default="auto", description="Passes over the training windows; auto: so many that the steps suffice."
+    )
+    batch_size: Whole | Auto = Field(
+        default="auto", description="Windows in a batch; auto: more where there are more of them."
+    )
+    validate_every: Whole | Auto | None = Field(
+        default="auto",
+        description="Steps between validations; none: once an epoch; auto: after whole epochs, not too often.",
+    )
+
 
 class ForecasterJob(Job):
     """Everything that `gatewise train forecaster` needs but the series themselves."""

@@ -17,6 +17,10 @@ from gatewise.training.choices import Choices, by_size
 HORIZON = 10  # where no season of the calendar says what people want to know
 SMALL_COUNTS = 20  # a median below which whole numbers are counts rather than measurements
 FEW, MANY = 500, 20_000  # windows
+BATCHES = 1_000, 100_000  # windows from which on a batch is larger
+STEPS = 4_000  # of a training: within a few minutes on two cores
+EPOCHS = 3, 100
+BETWEEN = 20  # steps between validations at least: with few windows, an epoch of three steps is no progress to judge
 
 
 def decide(choices: Choices[ForecasterJob], table: SeriesTable) -> tuple[SeriesSplit, SeriesEncoding]:
@@ -39,7 +43,7 @@ def decide(choices: Choices[ForecasterJob], table: SeriesTable) -> tuple[SeriesS
     reason = f"{windows:,} windows to learn from"
     choices.choose("model", "hidden_size", by_size(windows, 32, 64, 128, FEW, MANY), reason)
     choices.choose("model", "dropout", by_size(windows, 0.1, 0.1, 0.1, FEW, MANY), reason)
-    choices.choose_training(windows, bool((split.validation_end > split.training_end).any()))
+    _training(choices, windows, bool((split.validation_end > split.training_end).any()))
     return split, encoding
 
 
@@ -93,6 +97,24 @@ def _likelihood(choices: Choices[ForecasterJob], training: list[np.ndarray]) -> 
     if counts and values.max() > 1:
         return choices.choose("model", "likelihood", "negative-binomial", "the targets are small counts")
     return choices.choose("model", "likelihood", "student-t", "the targets are measurements, and outliers may come")
+
+
+def _training(choices: Choices[ForecasterJob], windows: int, validates: bool) -> None:
+    size = choices.choose("training", "batch_size", by_size(windows, 16, 32, 64, *BATCHES), f"{windows:,} windows")
+    batches = -(-windows // size)
+    epochs = min(max(-(-STEPS // batches), EPOCHS[0]), EPOCHS[1])
+    reason = f"{batches:,} batches in each, {batches * epochs:,} steps in all"
+    epochs = choices.choose("training", "epochs", epochs, reason)
+    if not validates:
+        choices.drop("training", "validate_every", None)
+        choices.drop("training", "patience", None)
+        return
+    apart = -(-BETWEEN // batches)
+    reason = f"{apart} epochs of {batches:,} steps" if apart > 1 else "an epoch"
+    every = choices.choose("training", "validate_every", apart * batches, reason) or batches
+    validations = -(-epochs * batches // every)
+    patience = max(5, validations // 4)
+    choices.choose("training", "patience", patience, f"a quarter of {validations} validations, 5 at least")
 
 
 def _calendar(choices: Choices[ForecasterJob], table: SeriesTable, split: SeriesSplit) -> tuple[str, ...]:
