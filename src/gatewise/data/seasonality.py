@@ -9,7 +9,8 @@ from gatewise.data.frequency import Frequency
 
 LONGER = {"hour": (168,), "minute": (10_080,)}  # seasons beside the frequency's own, in units
 LONGEST_SEARCHED = 400  # steps, where no unit of the calendar says what to look for
-WORTH = 0.9  # a season is taken if copying it errs at most so much of what the last value errs
+WORTH = 1.0  # a season of the calendar is taken if copying it errs at most so much of what the last value errs,
+SEARCHED_WORTH = 0.9  # and one that is the best of many at most so much
 SIMPLER = 0.1  # a shorter season, which needs less history, is taken if it errs at most so much more
 TURNS = 3  # of a season that there must be
 
@@ -38,7 +39,8 @@ def find_season(series: Sequence[np.ndarray], frequency: Frequency, horizon: int
     errors = np.array([costs.error(each) for each in lags]) / last
     errors = np.where(np.isnan(errors), np.inf, errors)
     best = int(np.flatnonzero(errors <= errors.min() + SIMPLER)[0])
-    return Seasonality(candidates[best], float(errors[best])) if errors[best] <= WORTH else Seasonality(None, 1.0)
+    worth = SEARCHED_WORTH if frequency.unit == "step" else WORTH
+    return Seasonality(candidates[best], float(errors[best])) if errors[best] <= worth else Seasonality(None, 1.0)
 
 
 def _candidates(frequency: Frequency, longest: int) -> list[int]:

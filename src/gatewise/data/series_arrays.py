@@ -101,7 +101,7 @@ def _columns(array: Any, place: str) -> np.ndarray:
         raise DataError(f"{place}: expected numbers, got {type(array).__name__} of something else") from None
     if numbers.ndim not in (1, 2):
         raise DataError(f"{place}: expected numbers (T,) or (T, K), got shape {numbers.shape}")
-    numbers = numbers.reshape(len(numbers), -1)
+    numbers = numbers[:, None] if numbers.ndim == 1 else numbers
     wrong = np.argwhere(~np.isfinite(numbers))
     if len(wrong):
         row, column = wrong[0].tolist()

@@ -175,7 +175,9 @@ class SeriesEncoding:
             more = self.times_of(panel.times[row])
             after = self.frequency.times_after(more[-1], max(0, steps - given))
             times.append(np.concatenate([more, after]).astype(np.int64))
-            known.append(np.concatenate([panel.known[row], calendar_of(after, self.cycles)]))
+            known.append(
+                np.concatenate([panel.known[row], calendar_of(after, self.cycles)]) if len(after) else panel.known[row]
+            )
         return Panel(panel.names, panel.places, Ragged.of(times), panel.values, Ragged.of(known), panel.static)
 
     def times_of(self, times: np.ndarray) -> np.ndarray:

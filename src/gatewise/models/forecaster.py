@@ -19,6 +19,7 @@ from gatewise.models.distributions import HEADS, Likelihood
 
 MakeLayer = Callable[..., RecurrentLayer]
 SMALLEST_SPREAD = 1e-6
+SEASONS = 3
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,39 @@ def seasonal_naive(history: Tensor, horizon: int, season: int | None) -> Tensor:
     last = history[-season:]
     repeated = torch.arange(horizon, device=history.device) % len(last)
     return last[repeated]
+
+
+class Base(nn.Module):
+    """The forecast that a network improves on: for each step ahead a weighted sum of what one would copy.
+
+    These are the values of the last seasons at the same place in the season, up to SEASONS of them, the last value, and
+    the line through the history; without a season, the last value and the line. It begins as the seasonal naive
+    forecast, and learns to take a mean over seasons, to follow a trend, or to fall back to the mean, which is 0.
+    """
+
+    def __init__(self, targets: int, season: int | None) -> None:
+        super().__init__()
+        self.season = season
+        count = SEASONS + 1 if season else 1
+        weights = torch.zeros(targets, count)
+        weights[:, 0] = 1
+        self.weights = nn.Parameter(weights)
+
+    def lags(self, history: Tensor, horizon: int) -> Tensor:
+        """What one would copy, (N, B, K, count), of a scaled history (T, B, K)."""
+        steps = len(history)
+        found = []
+        if self.season:
+            for back in range(SEASONS):
+                earlier = history[: steps - back * self.season]
+                enough = len(earlier) >= self.season
+                found.append(seasonal_naive(earlier, horizon, self.season) if enough else found[-1])
+        found.append(history[-1:].expand(horizon, *history.shape[1:]))
+        return torch.stack(found, -1)
+
+    def forward(self, lags: Tensor) -> Tensor:
+        """The base (N, B, K), scaled."""
+        return (lags * self.weights).sum(-1)
 
 
 class ForecasterNetwork(nn.Module):
@@ -131,7 +165,8 @@ class DirectForecaster(ForecasterNetwork):
     decoder: RecurrentLayer
 
     def _layers(self, targets: int, known: int) -> dict[str, int]:
-        return {"encoder": targets + known, "decoder": targets + known}
+        self.base = Base(targets, self.season)
+        return {"encoder": targets + known, "decoder": targets * self.base.weights.shape[1] + known}
 
     def activations(self, window: Window) -> Iterator[tuple[str, Tensor]]:
         """The name and the output (steps, B, ...) of each layer in the order of computation."""
@@ -140,10 +175,10 @@ class DirectForecaster(ForecasterNetwork):
         past, ahead = window.covariates.split([len(history), window.horizon])
         y, state = self.encoder(self.dropout(_joined(history, past, window.static)))
         yield "encoder", y
-        base = seasonal_naive(history, window.horizon, self.season)
-        y, _ = self.decoder(_joined(base, ahead, window.static), state)
+        lags = self.base.lags(history, window.horizon)
+        y, _ = self.decoder(_joined(lags.flatten(-2), ahead, window.static), state)
         yield "decoder", y
-        yield "head", self.head(self.dropout(y), base)
+        yield "head", self.head(self.dropout(y), self.base(lags))
 
     def _distributions(self, window: Window) -> Tensor:
         """Of the distributions of all steps ahead, (N, B, K, P)."""
