@@ -267,8 +267,9 @@ def forecast_curve(
     places = sorted({0, len(history), len(times) - 1} if len(history) > len(times) / 4 else {0, len(times) - 1})
     axes.xaxis.set_major_locator(FixedLocator(places))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda place, _: times[round(place)]))
-    for text, side in zip(axes.get_xticklabels(), ("left", *["center"] * (len(places) - 2), "right"), strict=True):
-        text.set_horizontalalignment(side)
+    labels = axes.get_xticklabels()
+    labels[0].set_horizontalalignment("left")
+    labels[-1].set_horizontalalignment("right")
     axes.set_xlabel("")
     return _svg(figure, name, label)
 

@@ -8,11 +8,12 @@ Values are scaled within each row, by its own history, so that one network serve
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NoReturn
 
 import torch
 from torch import Tensor, nn
 
+from gatewise.errors import InputError
 from gatewise.layers.recurrent import RecurrentLayer
 from gatewise.layers.state import map_state
 from gatewise.models.distributions import HEADS, Likelihood
@@ -149,8 +150,12 @@ class ForecasterNetwork(nn.Module):
         raise NotImplementedError
 
     def activations(self, window: Window) -> Iterator[tuple[str, Tensor]]:
-        """The name and the output (steps, B, ...) of each layer in the order of computation."""
+        """The name and the output (steps, B, ...) of each layer in the order of computation; the last is the head's."""
         raise NotImplementedError
+
+    def as_sequential(self) -> NoReturn:
+        """Raises InputError: what a forecaster reads beside its history has no place in a chain of layers."""
+        raise InputError(f"{type(self).__name__}: a forecaster cannot be carried to other libraries")
 
 
 class DirectForecaster(ForecasterNetwork):

@@ -12,6 +12,7 @@ from gatewise.data.seasonality import find_season
 from gatewise.data.series import SeriesTable
 from gatewise.data.series_encoding import SeriesEncoding
 from gatewise.data.series_splits import SeriesSplit, forecast_origins, split_series
+from gatewise.errors import ConfigError
 from gatewise.training.choices import Choices, by_size
 
 HORIZON = 10  # where no season of the calendar says what people want to know
@@ -26,7 +27,7 @@ BETWEEN = 20  # steps between validations at least: with few windows, an epoch o
 def decide(choices: Choices[ForecasterJob], table: SeriesTable) -> tuple[SeriesSplit, SeriesEncoding]:
     """Replace every "auto" of the job; gives the split, and the encoding that is fitted to the training part.
 
-    Raises DataError: as `split_series`.
+    Raises DataError: as `split_series`; ConfigError: a context shorter than the season.
     """
     horizon = _horizon(choices, table)
     split = _split(choices, table, horizon)
@@ -88,7 +89,12 @@ def _context(choices: Choices[ForecasterJob], lengths: list[int], season: int | 
     reason = "three seasons" if wanted == 3 * (season or 1) else "one and a half horizons"
     if wanted > most:
         wanted, reason = most, "so much that the training part still has windows to learn from"
-    return choices.choose("model", "context", wanted, reason)
+    context = choices.choose("model", "context", wanted, reason)
+    if season is not None and context < season:
+        raise ConfigError(
+            f"model.context = {context}: expected at least one season, {season} steps; or model.season = none"
+        )
+    return context
 
 
 def _likelihood(choices: Choices[ForecasterJob], training: list[np.ndarray]) -> str:
@@ -101,7 +107,7 @@ def _likelihood(choices: Choices[ForecasterJob], training: list[np.ndarray]) -> 
 
 def _training(choices: Choices[ForecasterJob], windows: int, validates: bool) -> None:
     size = choices.choose("training", "batch_size", by_size(windows, 16, 32, 64, *BATCHES), f"{windows:,} windows")
-    batches = -(-windows // size)
+    batches = max(1, -(-windows // size))
     epochs = min(max(-(-STEPS // batches), EPOCHS[0]), EPOCHS[1])
     reason = f"{batches:,} batches in each, {batches * epochs:,} steps in all"
     epochs = choices.choose("training", "epochs", epochs, reason)
