@@ -201,7 +201,7 @@ class DirectForecaster(ForecasterNetwork):
         """`count` drawn futures (count, N, B, K), each step by itself, by torch's random generator."""
         scaling = scaling_of(window.history, self.likelihood)
         parameters = self._distributions(window)
-        return scaling.restored(self.head.draw(parameters.expand(count, *parameters.shape), scaling.spread))
+        return scaling.restored(self.head.draw(parameters, scaling.spread, count))
 
 
 class RecurrentForecaster(ForecasterNetwork):
@@ -266,7 +266,7 @@ class RecurrentForecaster(ForecasterNetwork):
         values = [*history[-self._lag :].repeat(1, count, 1)]
         parameters = parameters.repeat(count, 1, 1)
         for ahead in range(window.horizon):
-            values.append(self.head.draw(parameters, spread))
+            values.append(self.head.draw(parameters, spread, 1)[0])
             if ahead + 1 < window.horizon:
                 covariates = window.covariates[steps + ahead + 1].repeat(count, 1)
                 x = _joined(values[-1], values[-self._lag], covariates, static)

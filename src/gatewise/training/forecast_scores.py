@@ -1,6 +1,6 @@
 """How good forecasts are: of a value, of an interval, of a distribution. Arrays are NumPy's, float64 inside.
 
-Notation: N steps ahead, K targets, windows W; `paths` are drawn futures (draws, W, N, K).
+Notation: N steps ahead, K targets, windows W; `drawn` are futures (draws, W, N, K), each value's draws in rising order.
 """
 
 import numpy as np
@@ -31,22 +31,26 @@ def smape(values: Array, forecast: Array) -> Array:
     return np.divide(200 * np.abs(values - forecast), size, out=np.zeros_like(size), where=size > 0)
 
 
-def crps(values: Array, paths: Array) -> Array:
+def crps(values: Array, drawn: Array) -> Array:
     """The continuous ranked probability score of each value, in its unit; smaller is better: (W, N, K).
 
     E|X - y| - E|X - X'| / 2 over the draws (Gneiting, Raftery, "Strictly Proper Scoring Rules, Prediction, and
     Estimation", 2007, equation 21), the second mean over all pairs of different draws, so that few draws do not
-    favour a narrow distribution. values (W, N, K); paths (draws, W, N, K), two or more draws.
+    favour a narrow distribution. values (W, N, K); two or more draws.
     """
-    drawn = np.sort(paths.astype(np.float64), axis=0)
     count = len(drawn)
-    # Sum over pairs of |x_i - x_j| = sum of (2 i - count + 1) x_i over the sorted draws.
-    factors = (2 * np.arange(count) - count + 1).reshape(-1, *[1] * values.ndim)
-    spread = (factors * drawn).sum(0) / (count * (count - 1) / 2)
+    # Sum over pairs of |x_i - x_j| = sum of (2 i - count + 1) x_i over the rising draws.
+    spread = np.tensordot(2.0 * np.arange(count) - count + 1, drawn, 1) / (count * (count - 1) / 2)
     return np.abs(drawn - values).mean(0) - spread / 2
 
 
-def interval(paths: Array, level: float) -> tuple[Array, Array]:
+def quantile(drawn: Array, part: float) -> Array:
+    """The value below which a part of the draws lies, (W, N, K); between two of them linearly."""
+    place = part * (len(drawn) - 1)
+    below = min(int(place), len(drawn) - 2)
+    return drawn[below] + (place - below) * (drawn[below + 1] - drawn[below])
+
+
+def interval(drawn: Array, level: float) -> tuple[Array, Array]:
     """The lower and the upper end of the central interval that holds `level` of the draws, (W, N, K) each."""
-    low, high = np.quantile(paths, [(1 - level) / 2, (1 + level) / 2], axis=0)
-    return low, high
+    return quantile(drawn, (1 - level) / 2), quantile(drawn, (1 + level) / 2)

@@ -40,7 +40,7 @@ from gatewise.training.checkpoint import load_checkpoint, load_weights
 from gatewise.training.choices import Choices, settled
 from gatewise.training.environment import choose_device, environment, settings
 from gatewise.training.estimator import Estimator, Prepared
-from gatewise.training.forecast_scores import interval
+from gatewise.training.forecast_scores import interval, quantile
 from gatewise.training.forecaster_choices import decide
 from gatewise.training.forecaster_task import ForecasterTask, window_of
 from gatewise.training.forecasting import ForecastEvaluation, Rolling
@@ -247,9 +247,10 @@ class Forecaster(Estimator[ForecasterJob]):
         panel, paths, times = self._forecast(series, horizon, draws, seed)
         tables = []
         for name, drawn in paths.items():
+            drawn = np.sort(drawn, axis=0)
             low, high = interval(drawn, level)
-            columns = {"point": np.median(drawn, axis=0), "mean": drawn.mean(0), "lower": low, "upper": high}
-            columns |= {f"q{part:g}": np.quantile(drawn, part, axis=0) for part in quantiles}
+            columns = {"point": quantile(drawn, 0.5), "mean": drawn.mean(0), "lower": low, "upper": high}
+            columns |= {f"q{part:g}": quantile(drawn, part) for part in quantiles}
             steps, targets = drawn.shape[1:]
             table = {
                 "id": [name] * (steps * targets),

@@ -18,7 +18,7 @@ from gatewise.data.series_windows import SeriesWindows
 from gatewise.data.times import write_times
 from gatewise.models.forecaster import ForecasterNetwork
 from gatewise.training.bootstrap import Interval, intervals
-from gatewise.training.forecast_scores import crps, interval, smape
+from gatewise.training.forecast_scores import crps, interval, quantile, smape
 from gatewise.training.forecaster_task import window_of
 
 DRAWS = 100  # of each window's future
@@ -123,10 +123,10 @@ class Rolling:
         """The evaluation over all windows, the same for the same seed."""
         names = ["model", "naive", *(["seasonal naive"] if self.season else [])]
         errors = {name: _Errors() for name in names}
-        for batch, paths in self._forecasts(np.arange(len(self.origins)), DRAWS):
+        for batch, drawn in self._forecasts(np.arange(len(self.origins)), DRAWS):
             past, actual = self._values(batch, -self.context, 0), self._values(batch, 0, self.horizon)
-            errors["model"].add(actual, np.median(paths, axis=0))
-            errors["model"].add_paths(actual, paths, self.level)
+            errors["model"].add(actual, quantile(drawn, 0.5))
+            errors["model"].add_draws(actual, drawn, self.level)
             errors["naive"].add(actual, np.repeat(past[:, -1:], self.horizon, axis=1))
             if self.season:
                 ahead = np.arange(self.horizon) % self.season
@@ -157,7 +157,7 @@ class Rolling:
         return self.naive_errors[self.origins[:, 0]]
 
     def _forecasts(self, rows: np.ndarray, draws: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Of a batch of windows their rows, and drawn futures (draws, B, N, K) in the units of the data."""
+        """Of a batch of windows their rows, and draws (draws, B, N, K), rising, in the units of the data."""
         size = max(1, BATCH_VALUES // (draws * self.horizon * len(self.encoding.target_names)))
         scaled = [self.encoding.scaled(values) for values in self.panel.values]
         lengths = {"context": self.context, "horizon": self.horizon}
@@ -170,7 +170,8 @@ class Rolling:
             for start in range(0, len(rows), size):
                 batch = rows[start : start + size]
                 paths = self.network.paths(window_of(windows.cut(batch), device), draws)
-                yield batch, self.encoding.restored(paths.transpose(1, 2).cpu().numpy())
+                drawn = np.sort(paths.transpose(1, 2).cpu().numpy(), axis=0)
+                yield batch, self.encoding.restored(drawn)
 
     def _values(self, rows: np.ndarray, start: int, end: int) -> np.ndarray:
         """The values from `start` to `end` steps after the origin of each window, (B, steps, K)."""
@@ -207,9 +208,9 @@ class Rolling:
         rows = order[np.round(parts * (len(order) - 1)).astype(int)]
         shown: list[ForecastPicture] = []
         targets = self.encoding.target_names
-        for batch, paths in self._forecasts(rows, 4 * DRAWS):
-            low, high = interval(paths, self.level)
-            point = np.median(paths, axis=0)
+        for batch, draws in self._forecasts(rows, 4 * DRAWS):
+            low, high = interval(draws, self.level)
+            point = quantile(draws, 0.5)
             history = self._values(batch, -min(self.context, 3 * self.horizon), 0)
             actual = self._values(batch, 0, self.horizon)
             for b, row in enumerate(batch):
@@ -235,9 +236,9 @@ class _Errors:
         self._add("squared", (actual - forecast) ** 2)
         self._add("smape", smape(actual, forecast))
 
-    def add_paths(self, actual: np.ndarray, paths: np.ndarray, level: float) -> None:
-        low, high = interval(paths, level)
-        self._add("crps", crps(actual, paths))
+    def add_draws(self, actual: np.ndarray, drawn: np.ndarray, level: float) -> None:
+        low, high = interval(drawn, level)
+        self._add("crps", crps(actual, drawn))
         self._add("coverage", ((actual >= low) & (actual <= high)).astype(np.float64))
 
     def _add(self, name: str, values: np.ndarray) -> None:
