@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from gatewise.layers.lstm import LSTM, LSTMCell
     from gatewise.layers.rnn import RNN, RNNCell
     from gatewise.training.classifier import Classifier
+    from gatewise.training.forecaster import Forecaster
     from gatewise.training.language_model import LanguageModel
     from gatewise.training.network import Network
     from gatewise.training.runs import load
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Classifier": "gatewise.training.classifier",
+    "Forecaster": "gatewise.training.forecaster",
     "GRU": "gatewise.layers.gru",
     "GRUCell": "gatewise.layers.gru",
     "LSTM": "gatewise.layers.lstm",
@@ -45,6 +47,7 @@ __all__ = [
     "LSTM",
     "RNN",
     "Classifier",
+    "Forecaster",
     "GRUCell",
     "LSTMCell",
     "LanguageModel",

@@ -3,6 +3,7 @@
     config.toml                       the resolved configuration; its first line is the format of the folder
     tokenizer.json                    text to tokens and back
     labels.json  scaler.json          classes to labels; features to a common scale
+    series.json                       columns, frequency and scales of series
     data.json                         what the training read, how it was split, what was decided by it
     evaluation.json                   how good the model is, in full
     model.safetensors                 the best weights by validation (the last ones, if nothing is validated)
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 # What a model may need, beside its weights, to read its input and to judge its output.
-DOCUMENTS = ("tokenizer", "target_tokenizer", "words", "labels", "scaler", "baseline")
+DOCUMENTS = ("tokenizer", "target_tokenizer", "words", "labels", "scaler", "series", "baseline")
 TASKS = (*JOBS, "network")  # what a run can be of; a config.toml that names none is of the first
 
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gatewise.gates.plots import Curve, learning_curve, log_ticks, step_curve, thin
+from gatewise.gates.plots import Curve, forecast_curve, learning_curve, log_ticks, step_curve, thin
 
 TRAINING = Curve([10.0, 20.0, 30.0, 40.0], [4.5, 2.0, 1.5, 1.2])
 VALIDATION = Curve([0.0, 20.0, 40.0], [4.6, 2.1, 1.4])
@@ -107,6 +107,17 @@ def test_learning_curve_of_odd_runs(training, validation):
 def test_step_curve_of_odd_values(values, options):
     curve = Curve([float(step) for step in range(len(values))], values)
     ElementTree.fromstring(step_curve(curve, name="norm", label="", width=400, height=200, **options))
+
+
+@pytest.mark.parametrize(("history", "steps"), [(9, 3), (2, 10), (1, 1)])
+def test_forecast_curve_names_the_times(history, steps):
+    times = [f"day {number}" for number in range(history + steps)]
+    came = [0.0] * history, [1.0] * steps, [0.5] * steps, [0.0] * steps, [2.0] * steps
+    svg = forecast_curve(*came, times=times, name="forecast", width=440, height=260, label="<Forecast>")
+    ElementTree.fromstring(svg)
+    assert 'aria-label="&lt;Forecast&gt;"' in svg
+    assert {times[0], times[-1]} <= set(texts(svg))
+    assert (times[history] in texts(svg)) == (history in (9, 1))
 
 
 def test_a_drawing_is_the_same_each_time():

@@ -13,7 +13,7 @@ from gatewise.run_folder import RunFolder, load_tensors
 from gatewise.training.language_model import LanguageModel
 from gatewise.training.observer import Observer
 
-TIMES = {"seconds", "batch_seconds", "tokens_per_second", "examples_per_second", "labels_per_second"}
+TIMES = {"seconds", "batch_seconds"} | {f"{unit}_per_second" for unit in ("tokens", "examples", "labels", "windows")}
 SMALL = {"batch_size": 4, "sequence_length": 8, "sample_length": 12, "log_every": 3, "checkpoint_every": 7}
 
 

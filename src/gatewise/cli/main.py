@@ -59,6 +59,7 @@ for _task, _about in {
     "language-model": "Train a language model on a text; write what it learns, and how, to a run folder.",
     "classifier": "Train a classifier on texts or sequences with labels; sizes are decided by the examples.",
     "tagger": "Train a tagger on sequences with a tag, or numbers, for each step; sizes are decided by the sequences.",
+    "forecaster": "Train a forecaster on series; season, history and sizes are decided by them.",
     "translator": "Train a translator on sentences with their translations; sizes are decided by the pairs.",
 }.items():
     _function = f"gatewise.cli.train:train_{_task.replace('-', '_')}"  # imported when it is asked for

@@ -71,19 +71,23 @@ def speed(metrics: Mapping[str, Any]) -> str:
 
 
 def print_evaluation(console: Console, evaluation: Any) -> None:
-    """A table of the metrics of an evaluation: value, interval, and what the baseline reaches."""
+    """A table of the metrics of an evaluation: value, interval, and what each baseline reaches; its verdict, if any."""
     from gatewise.training.bootstrap import LEVEL
 
     table = Table(box=None, pad_edge=False)
     table.add_column("")
-    for header in ("value", f"{LEVEL:.0%} interval", "baseline"):
+    baselines = evaluation.baselines if hasattr(evaluation, "baselines") else {"baseline": evaluation.baseline}
+    for header in ("value", f"{LEVEL:.0%} interval", *baselines):
         table.add_column(header, justify="right")
     for key, found in evaluation.metrics.items():
         metric = METRICS[key]
         low, high, value = (metric.write(number) for number in (found.low, found.high, found.value))
-        baseline = metric.write(evaluation.baseline[key]) if key in evaluation.baseline else ""
-        table.add_row(metric.name, value, f"{low} to {high}", baseline)
+        others = [metric.write(baseline[key]) if key in baseline else "" for baseline in baselines.values()]
+        table.add_row(metric.name, value, f"{low} to {high}" if found.low < found.high else "", *others)
     console.print(table)
+    if hasattr(evaluation, "verdict"):
+        style = "bold" if evaluation.beats_naive else "bold red"
+        console.print(_fill(console, evaluation.verdict, "", ""), style=style)
 
 
 def print_rows(console: Console, rows: Mapping[str, str]) -> None:

@@ -19,6 +19,10 @@ from gatewise.config import (
     ClassifierJob,
     ClassifierTraining,
     Device,
+    ForecasterConfig,
+    ForecasterData,
+    ForecasterJob,
+    ForecasterTraining,
     Job,
     LanguageModelConfig,
     LanguageModelJob,
@@ -167,12 +171,32 @@ def train_translator(
     _train_on_examples(_job(TranslatorJob, options, data, model, training), options, pairs, validation, test)
 
 
+def train_forecaster(
+    series: Annotated[
+        str | None,
+        Parameter(
+            help="A table, .csv, .tsv, .jsonl or .parquet: a row for each time, with a column of times and columns of "
+            "numbers; of several series one after the other, with a column that says which."
+        ),
+    ] = None,
+    /,
+    *,
+    options: TrainOptions = NO_OPTIONS,
+    data: Annotated[ForecasterData | None, _AS_TYPED, _DATA] = None,
+    model: Annotated[ForecasterConfig | None, _AS_TYPED, _MODEL] = None,
+    training: Annotated[ForecasterTraining | None, _AS_TYPED, _TRAINING] = None,
+) -> None:
+    """The command `gatewise train forecaster`."""
+    _train_on_examples(_job(ForecasterJob, options, data, model, training), options, series)
+
+
 def _train_on_examples(
-    job: Job, options: TrainOptions, examples: str | None, validation: str | None, test: str | None
+    job: Job, options: TrainOptions, examples: str | None, validation: str | None = None, test: str | None = None
 ) -> None:
     """Train the model of the job's task on a file of examples, or plan it."""
     _check_examples(job.task, examples, options)
-    files = {"validation": validation, "test": test}
+    given = {"validation": validation, "test": test}
+    files = {name: file for name, file in given.items() if file is not None}
 
     def estimator() -> Any:
         from gatewise.training.runs import model_of
@@ -272,7 +296,8 @@ def print_fitted(console: Any, options: TrainOptions, fitted: Any) -> None:
         _print_json(options, {"evaluations": found, "choices": fitted.choices, **fitted.result.to_json()})
         return
     for name, evaluation in fitted.evaluations.items():
-        console.print(f"{name}, {evaluation.examples:,} examples", style="bold")
+        size = evaluation.size if hasattr(evaluation, "size") else f"{evaluation.examples:,} examples"
+        console.print(f"{name}, {size}", style="bold")
         terminal.print_evaluation(console, evaluation)
     rows = _rows(options, fitted.result)
     rows["predict"] = terminal.command_line("gatewise", "predict", str(options.out), "DATA")

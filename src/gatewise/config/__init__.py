@@ -2,6 +2,7 @@
 
 from gatewise.config.classifier import ClassifierConfig, ClassifierData, ClassifierJob, ClassifierTraining
 from gatewise.config.examples import ExampleTrainingConfig, SplitConfig, TokenConfig
+from gatewise.config.forecaster import ForecasterConfig, ForecasterData, ForecasterJob, ForecasterTraining
 from gatewise.config.jobs import JOBS
 from gatewise.config.language_model import LanguageModelConfig, LanguageModelJob, TextConfig, TrainingConfig
 from gatewise.config.section import (
@@ -35,6 +36,10 @@ __all__ = [
     "ClassifierTraining",
     "Device",
     "ExampleTrainingConfig",
+    "ForecasterConfig",
+    "ForecasterData",
+    "ForecasterJob",
+    "ForecasterTraining",
     "Job",
     "LanguageModelConfig",
     "LanguageModelJob",

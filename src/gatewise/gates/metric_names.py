@@ -25,6 +25,10 @@ def _decimals(value: float) -> str:
     return f"{value:.3f}"
 
 
+def _of_hundred(value: float) -> str:
+    return f"{value:.1f}%"
+
+
 def _tenths(value: float) -> str:
     return f"{value:.1f}"
 
@@ -38,12 +42,20 @@ def _of_size(value: float) -> str:
 
 
 METRICS = {
+    "loss": Metric("loss", _decimals, False),
     "loss_nats": Metric("loss", _nats, False),
     "perplexity": Metric("perplexity", _of_size, False),
     "bits_per_char": Metric("bits per character", _decimals, False, name_last=True),
     "accuracy": Metric("accuracy", percent, True),
     "macro_f1": Metric("macro F1", _decimals, True),
     "micro_f1": Metric("micro F1", _decimals, True),
+    "mase": Metric("MASE", _decimals, False),
+    "smape": Metric("sMAPE", _of_hundred, False),
+    "mse": Metric("MSE", _decimals, False),
+    "mae": Metric("MAE", _decimals, False),
+    "crps": Metric("CRPS", _decimals, False),
+    "coverage": Metric("coverage of the interval", percent, True),
+    "skill": Metric("less error than the naive forecast", percent, True),
     "unknown_accuracy": Metric("accuracy on unknown words", percent, True),
     "span_f1": Metric("span F1", percent, True),
     "span_precision": Metric("span precision", percent, True),

@@ -233,6 +233,47 @@ def _visible(piece: str) -> str:
     return piece.replace(" ", "\u00b7").replace("\n", "\u21b5").replace("$", "\\$")
 
 
+def forecast_curve(
+    history: Sequence[float],
+    actual: Sequence[float],
+    point: Sequence[float],
+    lower: Sequence[float],
+    upper: Sequence[float],
+    *,
+    times: Sequence[str],
+    name: str,
+    width: int,
+    height: int,
+    label: str,
+) -> str:
+    """SVG of a forecast against what came: the history and what came as a line, the forecast with its interval.
+
+    times: of history and what came together, as they are to be written. The rest is as for `learning_curve`.
+    """
+    from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
+
+    figure, axes = _axes(width, height, last_step=len(times) - 1)
+    came = [*history, *actual]
+    ahead = range(len(history), len(times))
+    axes.fill_between(ahead, lower, upper, color=VALIDATION, alpha=0.22, linewidth=0)
+    axes.plot(range(len(times)), came, color=INK, linewidth=1.4)
+    axes.plot(ahead, point, color=VALIDATION, linewidth=2.2, marker="o" if len(point) == 1 else "", markersize=5)
+    axes.axvline(len(history) - 0.5, color=RULE, linewidth=1)
+    shown = [*came, *lower, *upper]
+    margin = 0.06 * (max(shown) - min(shown)) or 1
+    axes.set_ylim(min(shown) - margin, max(shown) + margin)
+    axes.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: plain(value)))
+    places = sorted({0, len(history), len(times) - 1} if len(history) > len(times) / 4 else {0, len(times) - 1})
+    axes.xaxis.set_major_locator(FixedLocator(places))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda place, _: times[round(place)]))
+    labels = axes.get_xticklabels()
+    labels[0].set_horizontalalignment("left")
+    labels[-1].set_horizontalalignment("right")
+    axes.set_xlabel("")
+    return _svg(figure, name, label)
+
+
 def step_curve(
     curve: Curve, *, log_scale: bool = False, limit: float | None = None, name: str, width: int, height: int, label: str
 ) -> str:

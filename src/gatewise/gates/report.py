@@ -23,6 +23,7 @@ PAGES = {  # of each task the module of its page
     "classifier": "classifier_report",
     "tagger": "tagger_report",
     "translator": "translator_report",
+    "forecaster": "forecaster_report",
 }
 
 

@@ -45,9 +45,9 @@ class Head(nn.Module):
         """
         return -self._distribution(parameters, spread).log_prob(self._unit(values, spread))
 
-    def draw(self, parameters: Tensor, spread: Tensor) -> Tensor:
-        """Values (..., K) drawn from the distributions, scaled; by torch's random generator."""
-        return self._scaled(self._distribution(parameters, spread).sample(), spread)
+    def draw(self, parameters: Tensor, spread: Tensor, count: int) -> Tensor:
+        """`count` values (count, ..., K) drawn from each distribution, scaled; by torch's random generator."""
+        return self._scaled(self._distribution(parameters, spread).sample((count,)), spread)
 
     def _distribution(self, parameters: Tensor, spread: Tensor) -> Distribution:
         raise NotImplementedError
@@ -118,9 +118,10 @@ class Quantiles(Head):
         """Twice the mean pinball loss over the quantiles, (..., K): an estimate of the CRPS, scaled."""
         return 2 * pinball(parameters, values.unsqueeze(-1), self.levels).mean(-1)
 
-    def draw(self, parameters: Tensor, spread: Tensor) -> Tensor:
-        """Values (..., K) drawn from between the quantiles, linearly; beyond the outer ones none is drawn."""
+    def draw(self, parameters: Tensor, spread: Tensor, count: int) -> Tensor:
+        """`count` values (count, ..., K) drawn from between the quantiles, linearly; beyond the outer ones none is."""
         rising = parameters.sort(-1).values  # quantiles that cross are put in order (Chernozhukov et al. 2010)
+        rising = rising.expand(count, *rising.shape)
         level = torch.rand(rising.shape[:-1], device=rising.device).unsqueeze(-1)
         level = level.clamp(float(self.levels[0]), float(self.levels[-1]))
         above = torch.searchsorted(self.levels, level).clamp(1, len(self.levels) - 1)

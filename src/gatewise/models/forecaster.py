@@ -6,19 +6,21 @@ among them), S static ones. Everything is time first; what belongs to a row alon
 Values are scaled within each row, by its own history, so that one network serves series of any size.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NoReturn
 
 import torch
 from torch import Tensor, nn
 
+from gatewise.errors import InputError
 from gatewise.layers.recurrent import RecurrentLayer
 from gatewise.layers.state import map_state
 from gatewise.models.distributions import HEADS, Likelihood
 
 MakeLayer = Callable[..., RecurrentLayer]
 SMALLEST_SPREAD = 1e-6
+SEASONS = 3
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,39 @@ def seasonal_naive(history: Tensor, horizon: int, season: int | None) -> Tensor:
     return last[repeated]
 
 
+class Base(nn.Module):
+    """The forecast that a network improves on: for each step ahead a weighted sum of what one would copy.
+
+    These are the values of the last seasons at the same place in the season, up to SEASONS of them, the last value, and
+    the line through the history; without a season, the last value and the line. It begins as the seasonal naive
+    forecast, and learns to take a mean over seasons, to follow a trend, or to fall back to the mean, which is 0.
+    """
+
+    def __init__(self, targets: int, season: int | None) -> None:
+        super().__init__()
+        self.season = season
+        count = SEASONS + 1 if season else 1
+        weights = torch.zeros(targets, count)
+        weights[:, 0] = 1
+        self.weights = nn.Parameter(weights)
+
+    def lags(self, history: Tensor, horizon: int) -> Tensor:
+        """What one would copy, (N, B, K, count), of a scaled history (T, B, K)."""
+        steps = len(history)
+        found = []
+        if self.season:
+            for back in range(SEASONS):
+                earlier = history[: steps - back * self.season]
+                enough = len(earlier) >= self.season
+                found.append(seasonal_naive(earlier, horizon, self.season) if enough else found[-1])
+        found.append(history[-1:].expand(horizon, *history.shape[1:]))
+        return torch.stack(found, -1)
+
+    def forward(self, lags: Tensor) -> Tensor:
+        """The base (N, B, K), scaled."""
+        return (lags * self.weights).sum(-1)
+
+
 class ForecasterNetwork(nn.Module):
     """What both ways of forecasting share: sizes, the distribution's head, scaling.
 
@@ -114,6 +149,14 @@ class ForecasterNetwork(nn.Module):
         """`count` drawn futures (count, N, B, K), by torch's random generator."""
         raise NotImplementedError
 
+    def activations(self, window: Window) -> Iterator[tuple[str, Tensor]]:
+        """The name and the output (steps, B, ...) of each layer in the order of computation; the last is the head's."""
+        raise NotImplementedError
+
+    def as_sequential(self) -> NoReturn:
+        """Raises InputError: what a forecaster reads beside its history has no place in a chain of layers."""
+        raise InputError(f"{type(self).__name__}: a forecaster cannot be carried to other libraries")
+
 
 class DirectForecaster(ForecasterNetwork):
     """All steps ahead at once: an encoder over the history, a decoder over what is known of the time to come.
@@ -127,29 +170,38 @@ class DirectForecaster(ForecasterNetwork):
     decoder: RecurrentLayer
 
     def _layers(self, targets: int, known: int) -> dict[str, int]:
-        return {"encoder": targets + known, "decoder": targets + known}
+        self.base = Base(targets, self.season)
+        return {"encoder": targets + known, "decoder": targets * self.base.weights.shape[1] + known}
 
-    def _distributions(self, window: Window, scaling: Scaling) -> Tensor:
-        """Of the distributions of all steps ahead, (N, B, K, P)."""
-        history = scaling.scaled(window.history)
+    def activations(self, window: Window) -> Iterator[tuple[str, Tensor]]:
+        """The name and the output (steps, B, ...) of each layer in the order of computation."""
+        history = scaling_of(window.history, self.likelihood).scaled(window.history)
+        yield "scaled history", history
         past, ahead = window.covariates.split([len(history), window.horizon])
-        _, state = self.encoder(self.dropout(_joined(history, past, window.static)))
-        base = seasonal_naive(history, window.horizon, self.season)
-        y, _ = self.decoder(_joined(base, ahead, window.static), state)
-        return self.head(self.dropout(y), base)
+        y, state = self.encoder(self.dropout(_joined(history, past, window.static)))
+        yield "encoder", y
+        lags = self.base.lags(history, window.horizon)
+        y, _ = self.decoder(_joined(lags.flatten(-2), ahead, window.static), state)
+        yield "decoder", y
+        yield "head", self.head(self.dropout(y), self.base(lags))
+
+    def _distributions(self, window: Window) -> Tensor:
+        """Of the distributions of all steps ahead, (N, B, K, P)."""
+        *_, (_, parameters) = self.activations(window)
+        return parameters
 
     def loss(self, window: Window, future: Tensor) -> Tensor:
         """The mean cost of the values that came, (N, B, K)."""
         scaling = scaling_of(window.history, self.likelihood)
-        parameters = self._distributions(window, scaling)
+        parameters = self._distributions(window)
         return self.head.loss(parameters, scaling.scaled(future), scaling.spread).mean()
 
     @torch.no_grad()
     def paths(self, window: Window, count: int) -> Tensor:
         """`count` drawn futures (count, N, B, K), each step by itself, by torch's random generator."""
         scaling = scaling_of(window.history, self.likelihood)
-        parameters = self._distributions(window, scaling)
-        return scaling.restored(self.head.draw(parameters.expand(count, *parameters.shape), scaling.spread))
+        parameters = self._distributions(window)
+        return scaling.restored(self.head.draw(parameters, scaling.spread, count))
 
 
 class RecurrentForecaster(ForecasterNetwork):
@@ -177,14 +229,27 @@ class RecurrentForecaster(ForecasterNetwork):
         before, season_before = values[self._lag - 1 :], values[: len(values) - self._lag + 1]
         return _joined(before, season_before, covariates[self._lag : len(values) + 1], static), season_before
 
+    def activations(self, window: Window) -> Iterator[tuple[str, Tensor]]:
+        """The name and the output (steps, B, ...) of each layer in the order of computation, over the history."""
+        history = scaling_of(window.history, self.likelihood).scaled(window.history)
+        yield "scaled history", history
+        inputs, base = self._inputs(history, window.covariates, window.static)
+        y, _ = self.layer(inputs)
+        yield "layer", y
+        yield "head", self.head(self.dropout(y), base)
+
     def loss(self, window: Window, future: Tensor) -> Tensor:
-        """The mean cost of all values that have a season before them, those of the future (N, B, K) among them."""
+        """The mean cost of the values that came, (N, B, K), each given those before it.
+
+        In training mode of all values that have a season before them, those of the history among them.
+        """
         scaling = scaling_of(window.history, self.likelihood)
         values = scaling.scaled(torch.cat([window.history, future]))
         inputs, base = self._inputs(values[:-1], window.covariates, window.static)
         y, _ = self.layer(inputs)
         parameters = self.head(self.dropout(y), base)
-        return self.head.loss(parameters, values[self._lag :], scaling.spread).mean()
+        cost = self.head.loss(parameters, values[self._lag :], scaling.spread)
+        return (cost if self.training else cost[-len(future) :]).mean()
 
     @torch.no_grad()
     def paths(self, window: Window, count: int) -> Tensor:
@@ -201,7 +266,7 @@ class RecurrentForecaster(ForecasterNetwork):
         values = [*history[-self._lag :].repeat(1, count, 1)]
         parameters = parameters.repeat(count, 1, 1)
         for ahead in range(window.horizon):
-            values.append(self.head.draw(parameters, spread))
+            values.append(self.head.draw(parameters, spread, 1)[0])
             if ahead + 1 < window.horizon:
                 covariates = window.covariates[steps + ahead + 1].repeat(count, 1)
                 x = _joined(values[-1], values[-self._lag], covariates, static)

@@ -11,6 +11,7 @@ MODELS = {  # of each task the class whose from_run(folder, device) reads a run;
     "classifier": ("gatewise.training.classifier", "Classifier"),
     "tagger": ("gatewise.training.tagger", "Tagger"),
     "translator": ("gatewise.training.translator", "Translator"),
+    "forecaster": ("gatewise.training.forecaster", "Forecaster"),
     "network": ("gatewise.training.network", "Network"),
 }
 
