@@ -18,6 +18,7 @@ def test_public_names():
         "LSTM",
         "RNN",
         "Classifier",
+        "Forecaster",
         "GRUCell",
         "LSTMCell",
         "LanguageModel",

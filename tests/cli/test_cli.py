@@ -105,7 +105,7 @@ def test_init_prints_what_loads_back_to_the_defaults(capsys):
             "unknown command xyz; "
             "known: train, init, export, import, convert, evaluate, predict, translate, generate, doctor",
         ),
-        ("train weather", "unknown command weather; known: language-model, classifier, tagger, translator"),
+        ("train weather", "unknown command weather; known: language-model, classifier, tagger, forecaster, translator"),
         (
             "--verbose",
             "unknown option --verbose; "

@@ -86,7 +86,7 @@ def test_the_page(run):
         *("How far to believe its probabilities", "Data", "How it learned", "Configuration", "Speed"),
     ):
         assert f">{heading}</h2>" in html
-    assert html.count("<svg") == 8, "accuracy and loss wide and narrow, gradient norm, rate, speed, calibration"
+    assert html.count("<svg") == 10, "accuracy, F1 and loss wide and narrow, gradient norm, rate, speed, calibration"
     assert "3 of 15 validation examples are in training, too" in html
     assert "hidden size 16: 150 examples" in html
     assert "&lt;i&gt;rain&lt;/i&gt; <small>x.csv: row 3</small>" in html

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -279,12 +280,13 @@ def test_bad_series(rows, data, message, tmp_path):
 
 
 def test_bad_settings(sales, run, tmp_path):
-    for model, data, message in (
+    cases: tuple[tuple[dict[str, Any], dict[str, Any], str], ...] = (
         ({"season": 7, "context": 5}, {}, "Forecaster: model: context = 5: expected at least one season, 7 steps"),
         ({"context": 5}, {}, "model.context = 5: expected at least one season, 7 steps; or model.season = none"),
         ({}, {"test": 2.5}, "Forecaster: data.test: expected a share below 1 or a whole number of steps, got 2.5"),
         ({"mode": "both"}, {}, 'Forecaster: model.mode: expected one of direct, recurrent, got "both"'),
-    ):
+    )
+    for model, data, message in cases:
         with pytest.raises(ConfigError) as caught:
             _forecaster(data, **model).fit(sales)
         assert str(caught.value) == message

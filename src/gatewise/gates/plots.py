@@ -266,7 +266,7 @@ def forecast_curve(
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: plain(value)))
     places = sorted({0, len(history), len(times) - 1} if len(history) > len(times) / 4 else {0, len(times) - 1})
     axes.xaxis.set_major_locator(FixedLocator(places))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda place, _: times[round(place)]))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda place, _: str(times[round(place)])))
     labels = axes.get_xticklabels()
     labels[0].set_horizontalalignment("left")
     labels[-1].set_horizontalalignment("right")
