@@ -3,6 +3,7 @@
 They know neither the GRU with reset="before" nor resets nor gates. Lengths reach them as packed sequences.
 """
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +12,10 @@ from torch import Tensor
 
 from gatewise.kernels import packing
 from gatewise.kernels.reference import recomputed
+
+# cuDNN compacts the weights of one layer in one direction at each call, which lie beside those of the others; nobody
+# who reads the warning can help it.
+warnings.filterwarnings("ignore", "RNN module weights are not part of single contiguous chunk", module=__name__)
 
 CELLS: dict[str, Any] = {
     "gru_after": torch._VF.gru,
@@ -52,7 +57,7 @@ def _forward(cell, x, states, weights, batch_sizes, checkpoint_every) -> tuple[T
     kernel, bias, training = CELLS[cell], weights[2] is not None, torch.is_grad_enabled()
 
     def run(x: Tensor, sizes: Tensor | None, *states: Tensor) -> tuple[Tensor, ...]:
-        first = [state.unsqueeze(0) for state in states]
+        first = [state.unsqueeze(0).contiguous() for state in states]  # cuDNN takes no expanded ones
         begun: Any = first if len(first) > 1 else first[0]
         if sizes is None:
             y, *last = kernel(x, begun, given, bias, 1, 0.0, training, False, False)
