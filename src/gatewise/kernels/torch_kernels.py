@@ -5,6 +5,7 @@ They know neither the GRU with reset="before" nor resets nor gates. Lengths reac
 
 import warnings
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -59,10 +60,9 @@ def _forward(cell, x, states, weights, batch_sizes, checkpoint_every) -> tuple[T
     def run(x: Tensor, sizes: Tensor | None, *states: Tensor) -> tuple[Tensor, ...]:
         first = [state.unsqueeze(0).contiguous() for state in states]  # cuDNN takes no expanded ones
         begun: Any = first if len(first) > 1 else first[0]
-        if sizes is None:
-            y, *last = kernel(x, begun, given, bias, 1, 0.0, training, False, False)
-        else:
-            y, *last = kernel(x, sizes, begun, given, bias, 1, 0.0, training, False)
+        how = (bias, 1, 0.0, training, False)
+        with _autocast_off(x):
+            y, *last = kernel(x, begun, given, *how, False) if sizes is None else kernel(x, sizes, begun, given, *how)
         return y, *(state[0] for state in last)
 
     if checkpoint_every is None:
@@ -80,6 +80,12 @@ def _forward(cell, x, states, weights, batch_sizes, checkpoint_every) -> tuple[T
         outputs.append(y)
         now = tuple(torch.cat([s, old[rows:]]) for s, old in zip(new, now, strict=True))  # those that have ended wait
     return torch.cat(outputs), now
+
+
+def _autocast_off(x: Tensor) -> AbstractContextManager[Any]:
+    """Autocast has been seen to, and on CUDA these kernels would compute in float16 whatever dtype it asks for."""
+    enabled = torch._C._is_any_autocast_enabled() and torch.is_autocast_enabled(x.device.type)
+    return torch.autocast(x.device.type, enabled=False) if enabled else nullcontext()
 
 
 def _padded(cell, x, states, weights, reverse, lengths, checkpoint_every) -> tuple[Tensor, tuple[Tensor, ...]]:

@@ -1,5 +1,6 @@
 """Tagger: fit it to sequences with a tag, or numbers, for each step; evaluate it, predict with it, save it."""
 
+import math
 from collections.abc import Mapping
 from itertools import chain
 from pathlib import Path
@@ -31,6 +32,7 @@ from gatewise.training.tagger_task import TaggerTask, are_spans, tag
 from gatewise.training.tagging import TaggerEvaluation, evaluate_numbers, evaluate_tags
 
 FEW, MANY = 20_000, 2_000_000  # steps
+WIDTH, WIDEST = 4, 512  # hidden units for each number that a step has; most units that this rule gives
 SENTENCE = 20  # steps: so many of them make about one example, where batches and epochs are chosen
 
 
@@ -177,7 +179,12 @@ class Tagger(ExampleEstimator[TaggerJob]):
         else:
             choices.drop("model", "direction", "both")
         size = by_size(steps, 64, 128, 256, FEW, MANY)
-        choices.choose("model", "hidden_size", size, reason)
+        numbers = 0 if kind == "tags" else training.numbers[0].shape[-1]
+        if WIDTH * numbers > size:
+            wide = min(2 ** math.ceil(math.log2(WIDTH * numbers)), WIDEST)
+            choices.choose("model", "hidden_size", wide, f"{numbers:,} numbers at each step")
+        else:
+            choices.choose("model", "hidden_size", size, reason)
         choices.choose("model", "dropout", 0.5 if steps < MANY else 0.3, reason)
         if training.input_kind == "words":
             choices.choose("model", "embedding_size", size, reason)
