@@ -2,6 +2,7 @@
 
 import pickle
 import warnings
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -74,7 +75,7 @@ def test_every_key_of_the_configuration_is_a_parameter(model):
 def test_clone_and_repr(model):
     made = model(hidden_size=16, training={"epochs": 3}, random_state=1)
     made.set_params(training__learning_rate=0.5)
-    copied = clone(made)
+    copied: Any = clone(made)
     assert copied is not made
     assert copied.get_params() == made.get_params()
     name = model.__name__

@@ -145,10 +145,10 @@ class Classifier(ExampleEstimator[ClassifierJob]):
         logits = logits_of(self.network, self._columns(self._without_targets(X)))
         return (logits.sigmoid() if self.several else logits.softmax(1)).numpy()
 
-    def predict(self, X: Source) -> np.ndarray | list[tuple[Any, ...]]:  # noqa: N803
-        """The likeliest label of each example, (N,) of the type of `classes_`.
+    def predict(self, X: Source) -> Any:  # noqa: N803
+        """The likeliest label of each example: an array (N,) of the type of `classes_`.
 
-        Of several labels an example its labels, N tuples: those with a probability above 1/2.
+        Of several labels an example its labels, a list of N tuples: those with a probability above 1/2.
         """
         probabilities = self.predict_proba(X)
         if not self.several:
