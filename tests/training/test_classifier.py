@@ -269,3 +269,26 @@ def test_a_loss_that_is_not_finite_says_where(train_csv, tmp_path, monkeypatch):
     monkeypatch.setattr(ClassifierNetwork, "forward", overflow)
     with pytest.raises(NonFiniteLoss, match=r"it began in the parameter output.weight"):
         classifier().fit(train_csv, run=tmp_path / "run")
+
+
+def test_without_a_run_folder_nothing_is_kept_to_go_on_from(monkeypatch):
+    from gatewise.training import loop
+    from gatewise.training.classifier_task import ClassifierTask
+
+    saved = []
+    monkeypatch.setattr(loop, "save_checkpoint", lambda *_: saved.append(1))
+    classifier().fit(*made(40))
+    assert saved == []
+    batch, calls = ClassifierTask.batch, []
+
+    def overflow(task, epoch, index):
+        calls.append(index)
+        x, lengths, targets = batch(task, epoch, index)
+        if len(calls) == 6:
+            with torch.no_grad():
+                task.network.output.weight[0] = torch.nan
+        return x, lengths, targets
+
+    monkeypatch.setattr(ClassifierTask, "batch", overflow)
+    with pytest.raises(NonFiniteLoss, match=r"; start again with a smaller training.learning_rate"):
+        classifier().fit(*made(40))
