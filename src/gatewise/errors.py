@@ -6,7 +6,8 @@ GatewiseError
 │   ├── ConfigError                  a configuration: unknown key, wrong type, out of range, broken TOML
 │   ├── TextError                    a text: missing, empty, not UTF-8, too short
 │   ├── DataError                    examples or series: a file, a column, a value, a label, a split
-│   └── PromptError                  a prompt the model cannot read
+│   ├── PromptError                  a prompt the model cannot read
+│   └── NotFittedError (AttributeError)  a model is asked for what it has only once it is fitted or loaded
 ├── RunError                         a run folder: missing, half-written, damaged, newer, in the way
 ├── BackendError (RuntimeError)      a backend or device that was asked for cannot serve
 ├── TrainingError (RuntimeError)     training cannot go on
@@ -44,6 +45,13 @@ class DataError(InputError):
 
 class PromptError(InputError):
     """A prompt holds nothing that the model can read."""
+
+
+class NotFittedError(InputError, AttributeError):
+    """A model was asked for what it has only once it has been fitted or loaded.
+
+    It is raised by `training.fitted`, which makes it a NotFittedError of scikit-learn, too, where that is in use.
+    """
 
 
 class RunError(GatewiseError):

@@ -39,10 +39,11 @@ TASKS = (*JOBS, "network")  # what a run can be of; a config.toml that names non
 
 
 class RunFolder:
-    """Where the files of a run lie."""
+    """Where the files of a run lie; temporary: they are gone after the training, so that none can go on from them."""
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, *, temporary: bool = False) -> None:
         self.path = Path(path)
+        self.temporary = temporary
         self.config = self.path / "config.toml"
         self.tokenizer = self.document("tokenizer")
         self.data = self.path / "data.json"

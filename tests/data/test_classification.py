@@ -108,3 +108,47 @@ def test_what_is_refused_in_memory(inputs, labels, message):
     with pytest.raises(DataError) as error:
         classified(inputs, labels)
     assert str(error.value) == message
+
+
+@pytest.mark.parametrize(
+    ("inputs", "matrix", "shape", "is_matrix"),
+    [
+        (np.zeros((2, 3)), "auto", (1, 3), True),
+        ([[0, 1, 2], [3, 4, 5]], "auto", (1, 3), True),
+        ([(0.0,), (1.0,)], "features", (1, 1), True),
+        ([np.zeros(3), np.zeros(3)], "features", (1, 3), True),
+        ([np.zeros(3), np.zeros(3)], "auto", (3, 1), False),
+        ([[0, 1, 2], [3, 4]], "auto", (3, 1), False),
+        (np.zeros((2, 3)), "steps", (3, 1), False),
+        ([[0, 1, 2], [3, 4, 5]], "steps", (3, 1), False),
+        (np.zeros((2, 4, 3)), "auto", (4, 3), False),
+        ([[[0, 1], [2, 3]], [[4, 5], [6, 7]]], "auto", (2, 2), False),
+    ],
+)
+def test_rows_of_a_matrix_and_sequences(inputs, matrix, shape, is_matrix):
+    examples = classified(inputs, matrix=matrix)
+    assert examples.steps[0].shape == shape
+    assert examples.matrix == is_matrix
+    if is_matrix:
+        np.testing.assert_array_equal(np.concatenate(examples.steps), np.asarray(inputs))
+
+
+def test_a_matrix_in_a_file_is_series_unless_it_is_said_to_be_features(tmp_path):
+    np.savez(tmp_path / "some.npz", X=np.arange(6.0).reshape(2, 3), y=["a", "b"])
+    assert read(tmp_path / "some.npz").steps[0].tolist() == [[0], [1], [2]]
+    assert read(tmp_path / "some.npz", matrix="features").steps[0].tolist() == [[0, 1, 2]]
+
+
+@pytest.mark.parametrize(
+    ("labels", "dtype"),
+    [(["a", "b"], "<U"), ([1, 2], "<i8"), (np.array(["a", "b"], dtype=object), "|O"), ([[1], [1, 2]], "<i8")],
+)
+def test_the_type_of_labels(labels, dtype):
+    assert classified(["one", "two"], labels).label_dtype == dtype
+
+
+def test_a_column_of_labels():
+    with pytest.warns(
+        UserWarning, match="A column-vector y was passed when a 1d array was expected; it is read as y.r"
+    ):
+        assert classified(["one", "two"], np.array([["a"], ["b"]])).labels == ["a", "b"]

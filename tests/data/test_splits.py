@@ -210,10 +210,10 @@ def test_label_that_only_the_test_has(numbered: Make):
 
 
 def test_one_class_only(made: Make, numbered: Make):
-    expected = 'made.csv: the only label in training is "spam"; there is nothing to learn'
+    expected = 'made.csv: training has one class only, the label "spam"; there is nothing to learn'
     assert error_of(numbered(["spam"] * 9), validation=None) == expected
     assert error_of(made([["a"]], [["X"]], "words", "tags"), validation=None) == (
-        'made.csv: the only tag in training is "X"; there is nothing to learn'
+        'made.csv: training has one class only, the tag "X"; there is nothing to learn'
     )
     assert error_of(made(["a"], [()], target_kind="labels"), validation=None) == "made.csv: no example has a label"
 

@@ -81,6 +81,32 @@ def test_labels_sorted():
     assert LabelSet.from_json(labels.to_json()) != LabelSet.fit(["10"])
 
 
+@pytest.mark.parametrize(
+    ("dtype", "names", "values"),
+    [
+        (None, ["9", "10"], ["9", "10"]),
+        ("<U", ["10", "9"], ["10", "9"]),
+        ("|O", ["10", "9"], ["10", "9"]),
+        ("<i8", ["9", "10"], [9, 10]),
+        ("<f4", ["9", "10"], [9.0, 10.0]),
+        ("|b1", ["false", "true"], [False, True]),
+    ],
+)
+def test_labels_in_their_own_type(dtype, names, values):
+    """Texts of memory are sorted as NumPy sorts them; what a file holds, as numbers if it can be."""
+    labels = LabelSet.fit(names, dtype)
+    again = LabelSet.from_json(labels.to_json())
+    assert (again.names, again.dtype) == (names, dtype)
+    assert again.values.tolist() == values
+    assert again.values.dtype.kind == ("U" if dtype is None else np.dtype(dtype).kind)
+
+
+def test_a_damaged_type():
+    document = LabelSet.fit(["1"], "<i8").to_json().replace("<i8", "i8, i8")
+    with pytest.raises(InputError, match=r"^damaged label set: expected dtype, a type of NumPy's such as <i8$"):
+        LabelSet.from_json(document)
+
+
 def test_several_labels():
     labels = LabelSet.fit("abc")
     chosen = labels.encode_many([("a", "c"), ()])

@@ -52,7 +52,7 @@ def test_it_learns(train_csv, tmp_path):
     probabilities = model.predict_proba(texts)
     assert model.labels.names == ["food", "music", "sky"]
     np.testing.assert_allclose(probabilities.sum(1), 1, rtol=1e-5)
-    assert [model.labels.names[k] for k in probabilities.argmax(1)] == model.predict(texts)
+    assert [model.labels.names[k] for k in probabilities.argmax(1)] == list(model.predict(texts))
 
 
 def test_what_a_run_holds(train_csv, tmp_path, recorder):
@@ -185,8 +185,12 @@ def test_other_examples_are_refused(train_csv, tmp_path):
 @pytest.mark.parametrize(
     ("inputs", "labels", "message"),
     [
-        (list("abcdefghij"), ["a"] * 10, 'X: the only label in training is "a"; there is nothing to learn'),
-        (["one", "two"], None, "Classifier: X is in memory, so it needs its targets: give y, too"),
+        (list("abcdefghij"), ["a"] * 10, 'X: training has one class only, the label "a"; there is nothing to learn'),
+        (
+            ["one", "two"],
+            None,
+            "Classifier: X is in memory, so it requires y to be passed, but the target y is None",
+        ),
         (None, None, "fit: expected examples (a file or folder, or inputs and labels), got None"),
         ("missing.csv", None, "missing.csv: no such file"),
     ],
@@ -265,3 +269,26 @@ def test_a_loss_that_is_not_finite_says_where(train_csv, tmp_path, monkeypatch):
     monkeypatch.setattr(ClassifierNetwork, "forward", overflow)
     with pytest.raises(NonFiniteLoss, match=r"it began in the parameter output.weight"):
         classifier().fit(train_csv, run=tmp_path / "run")
+
+
+def test_without_a_run_folder_nothing_is_kept_to_go_on_from(monkeypatch):
+    from gatewise.training import loop
+    from gatewise.training.classifier_task import ClassifierTask
+
+    saved = []
+    monkeypatch.setattr(loop, "save_checkpoint", lambda *_: saved.append(1))
+    classifier().fit(*made(40))
+    assert saved == []
+    batch, calls = ClassifierTask.batch, []
+
+    def overflow(task, epoch, index):
+        calls.append(index)
+        x, lengths, targets = batch(task, epoch, index)
+        if len(calls) == 6:
+            with torch.no_grad():
+                task.network.output.weight[0] = torch.nan
+        return x, lengths, targets
+
+    monkeypatch.setattr(ClassifierTask, "batch", overflow)
+    with pytest.raises(NonFiniteLoss, match=r"; start again with a smaller training.learning_rate"):
+        classifier().fit(*made(40))

@@ -24,6 +24,11 @@ class ClassifierData(SplitConfig, TokenConfig):
     labels: Literal["one", "several"] | Auto = Field(
         default="auto", description="How many labels an example has; auto: as the examples are."
     )
+    matrix: Literal["features", "steps"] | Auto = Field(
+        default="auto",
+        description="What the columns of a matrix of numbers are: features of one step, or steps of one feature; auto: "
+        "features in memory, steps in a file.",
+    )
     group_column: str | None = Field(
         default=None, description="Column of a table whose equal values must not be torn apart by a split."
     )

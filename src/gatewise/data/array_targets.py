@@ -59,6 +59,8 @@ def to_numbers(value: Any, name: str) -> np.ndarray:
             array = array.astype(np.float64)
         except (TypeError, ValueError):
             raise DataError(f"{name}: expected numbers, got Python objects such as {array.flat[0]!r}") from None
+    if array.dtype.kind == "c":
+        raise DataError(f"{name}: Complex data not supported; give real numbers")
     if array.dtype.kind not in "biuf":
         raise DataError(f"{name}: expected numbers, got {array.dtype}")
     with np.errstate(over="ignore"):  # an infinite value is said by name

@@ -5,7 +5,7 @@ import zipfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from gatewise.data.examples import Examples, TargetKind, some
 from gatewise.data.files import name_of, read_bytes, reason_of
 from gatewise.errors import DataError
 
+Matrix = Literal["steps", "features"]
 INPUT_NAMES = ("X", "x", "inputs", "data", "features")
 TARGET_NAMES = ("y", "Y", "targets", "target", "labels", "label")
 PART_NAMES = {  # of a file that holds several parts, as piano rolls do
@@ -31,6 +32,7 @@ def examples_of(
     target_kind: TargetKind | None = None,
     feature_names: Sequence[str] = (),
     groups: Sequence[Any] | np.ndarray | None = None,
+    matrix: Matrix = "steps",
     name: str = "X",
 ) -> Examples:
     """Sequences of feature vectors, with their targets, as examples.
@@ -46,16 +48,20 @@ def examples_of(
         unless it is given: (N,) is "label"; a target of as many steps as its input is "tags" if it holds whole numbers
         or texts, else "numbers"; anything else is "labels".
     groups: N, for a split by group.
+    matrix: what the columns of an array of two axes are: steps of one feature, or features of one step each.
     name: what messages call the inputs.
 
     Raises DataError: no example, no number, NaN or infinite (`X[3, 7, 2]`), other features than in the first sequence,
     a sequence without a step, lengths or targets that do not fit.
     """
+    is_matrix = matrix == "features" and lengths is None and isinstance(inputs, np.ndarray) and inputs.ndim == 2
+    if is_matrix:
+        inputs = _rows(inputs, name)[:, None]
     arrays = _sequences(inputs, lengths, name)
     if not arrays:
         raise DataError(f"{name}: no example")
     features = arrays[0].shape[1]
-    names = tuple(feature_names) or tuple(f"feature {i}" for i in range(features))
+    names = tuple(feature_names) or unnamed(features)
     if len(names) != features:
         raise DataError(f"{name}: {features} features and {len(names)} names for them; give as many")
     for row, steps in enumerate(arrays):
@@ -78,7 +84,13 @@ def examples_of(
         groups=None if groups is None else [str(group) for group in groups],
         feature_names=names,
         target_names=target_names,
+        matrix=is_matrix,
     )
+
+
+def unnamed(features: int) -> tuple[str, ...]:
+    """What features without names are called."""
+    return tuple(f"feature {i}" for i in range(features))
 
 
 def read_arrays(
@@ -86,6 +98,7 @@ def read_arrays(
     targets_source: str | Path | None = None,
     *,
     target_kind: TargetKind | None = None,
+    matrix: Matrix = "steps",
     with_targets: bool = True,
 ) -> Examples:
     """The sequences of an `.npz` file, or of an `.npy` file with the targets in another one, as in `examples_of`.
@@ -117,6 +130,7 @@ def read_arrays(
             target_kind=target_kind,
             feature_names=[str(feature) for feature in arrays.get("feature_names", ())],
             groups=arrays.get("groups"),
+            matrix=matrix,
             name=f"{name}: {key}",
         )
     except DataError as error:
@@ -159,6 +173,17 @@ def next_steps(examples: Examples) -> Examples:
         targets=[steps[1:] for steps in examples.steps],
         target_names=examples.feature_names,
     )
+
+
+def _rows(matrix: np.ndarray, name: str) -> np.ndarray:
+    """A matrix (N, F) of numbers as float32. Raises DataError, in the words that scikit-learn looks for."""
+    if matrix.shape[1] == 0:
+        raise DataError(f"{name}: 0 feature(s) (shape={matrix.shape}) while a minimum of 1 is required.")
+    rows = to_numbers(matrix, name)
+    if not np.isfinite(rows).all():
+        row, column = np.argwhere(~np.isfinite(rows))[0].tolist()
+        raise DataError(f"{name}[{row}, {column}] is {matrix[row, column]}; expected a number, no NaN and no infinity")
+    return rows
 
 
 def _sequences(inputs: Any, lengths: Any, name: str) -> list[np.ndarray]:

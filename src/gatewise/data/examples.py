@@ -52,6 +52,8 @@ class Examples:
     times: (N,) datetime64[us] or int64, or None: when, for a split by time.
     feature_names: the F columns of "steps".
     target_names: the K columns of "numbers".
+    label_dtype: the dtype that labels had in memory, as NumPy writes it (`<i8`); None: they are texts of a file.
+    matrix: whether each input is a row of a matrix: one step, whose features are the columns.
     notes: sentences for the user: what a reader guessed, which column it took.
 
     Raises DataError if the parts have different lengths.
@@ -67,6 +69,8 @@ class Examples:
     times: np.ndarray | None = None
     feature_names: tuple[str, ...] = ()
     target_names: tuple[str, ...] = ()
+    label_dtype: str | None = None
+    matrix: bool = False
     notes: tuple[str, ...] = ()
 
     def __post_init__(self):

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from gatewise.data.arrays import next_steps, read_arrays, read_matlab_parts
+from gatewise.data.arrays import Matrix, next_steps, read_arrays, read_matlab_parts
 from gatewise.data.conll import read_conll, read_conllu
 from gatewise.data.examples import Examples, TargetKind
 from gatewise.data.files import find_one, name_of, suffix_of
@@ -58,13 +58,14 @@ def read_to_classify(
     time_column: str | None = None,
     time_format: str | None = None,
     missing: Missing = "error",
+    matrix: Matrix = "steps",
     with_labels: bool = True,
 ) -> Examples:
     """The examples of a source for a classifier: texts or arrays, with a label or labels.
 
     labels_source: the labels of a file of texts, line by line, or of an `.npy` file.
     text_column to time_format: of tables, as in `read_labelled_table`.
-    missing: of `.ts` files, as in `fill_missing`.
+    missing: of `.ts` files, as in `fill_missing`; matrix: of arrays, as in `examples_of`.
     with_labels: False for examples to predict; then a `.txt` file, or standard input without a `text_column`, has a
         text a line.
 
@@ -84,7 +85,7 @@ def read_to_classify(
     if suffix == ".ts":
         return read_series_archive(source, missing=missing, with_labels=with_labels)
     if suffix in ARRAYS:
-        return read_arrays(source, labels_source, with_targets=with_labels)
+        return read_arrays(source, labels_source, matrix=matrix, with_targets=with_labels)
     if labels_source is not None:
         return read_texts_and_labels(source, labels_source)
     if not with_labels and text_column is None and not is_table(source):

@@ -81,6 +81,7 @@ def make_split(
     parts: dict[str, Examples] = {"training": examples}
     parts |= {name: part for name, part in (("validation", validation), ("test", test)) if isinstance(part, Examples)}
     _check_kinds(parts)
+    _check_classes(examples)
     taken = {name: _wanted(name, part, examples) for name, part in (("validation", validation), ("test", test))}
     taken = {name: count for name, count in taken.items() if count}
     rules: tuple[str, ...] = ()
@@ -250,19 +251,26 @@ def _check_not_empty(examples: Examples, parts: dict[str, Examples], taken: dict
             raise DataError(f"{examples.source}: {asked} of {len(examples)} examples leaves none for {name}")
 
 
-def _check_labels(parts: dict[str, Examples]) -> None:
-    """One label only; a label that training does not have."""
-    training = parts["training"]
+def _check_classes(training: Examples) -> list[str]:
+    """The labels or tags that there are; DataError for one only, or none."""
     if training.target_kind not in ("label", "labels", "tags"):
-        return
+        return []
     what = "tag" if training.target_kind == "tags" else "label"
     known = list(training.label_counts())
-    seen = set(known)
     if not known:
         raise DataError(f"{training.source}: no example has a {what}")
     if len(known) == 1 and training.target_kind != "labels":
-        raise DataError(f'{training.source}: the only {what} in training is "{known[0]}"; there is nothing to learn')
-    if what == "tag":
+        raise DataError(
+            f'{training.source}: training has one class only, the {what} "{known[0]}"; there is nothing to learn'
+        )
+    return known
+
+
+def _check_labels(parts: dict[str, Examples]) -> None:
+    """One label only; a label that training does not have."""
+    known = _check_classes(parts["training"])
+    seen = set(known)
+    if parts["training"].target_kind not in ("label", "labels"):
         return
     for name, part in parts.items():
         for target, place in zip(part.targets or (), part.places, strict=True):

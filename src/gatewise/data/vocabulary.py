@@ -20,6 +20,7 @@ START = "<s>"
 END = "</s>"
 
 _TOKENS = re.compile(r"\w+(?:['’]\w+)*|[^\w\s]")
+_DTYPE = re.compile(r"[<>|=]?(b1|[iu][1248]|f[248]|U|O)")
 _INTEGER = re.compile(r"-?\d{1,18}")
 
 
@@ -175,19 +176,37 @@ class Vocabulary(_Counted):
 
 
 class LabelSet(_Counted):
-    """Labels or tags to classes 0 to K - 1 and back; sorted as numbers if all are whole numbers, else as texts."""
+    """Labels or tags to classes 0 to K - 1 and back; sorted as numbers if all are whole numbers, else as texts.
+
+    dtype: that of the labels before they became texts, as NumPy writes it; None for texts of a file.
+    """
 
     kind = "label set"
 
+    def __init__(self, names: Sequence[str], counts: Sequence[int], dtype: str | None = None):
+        super().__init__(names, counts)
+        self.dtype = dtype
+
     @staticmethod
-    def fit(labels: Iterable[str]) -> "LabelSet":
-        """The different labels, with their counts."""
+    def fit(labels: Iterable[str], dtype: str | None = None) -> "LabelSet":
+        """The different labels, with their counts; texts of memory are sorted as texts, as `np.unique` does it."""
         counts = Counter(labels)
-        if all(_INTEGER.fullmatch(label) for label in counts):
+        texts = dtype is not None and np.dtype(dtype).kind in "UO"
+        if not texts and all(_INTEGER.fullmatch(label) for label in counts):
             names = sorted(counts, key=lambda label: (int(label), label))
         else:
             names = sorted(counts)
-        return LabelSet(names, [counts[name] for name in names])
+        return LabelSet(names, [counts[name] for name in names], dtype)
+
+    @property
+    def values(self) -> np.ndarray:
+        """The labels in their own type, (K,): what `data.array_targets` made texts of."""
+        kind = "U" if self.dtype is None else np.dtype(self.dtype).kind
+        if kind in "UO":
+            return np.array(self.names, dtype=object if kind == "O" else np.str_)
+        if kind == "b":
+            return np.array([name == "true" for name in self.names])
+        return np.array([int(name) for name in self.names], dtype=self.dtype)
 
     def encode(self, labels: Iterable[str], place: str = "") -> np.ndarray:
         """The classes of the labels: (N,) int64. DataError, naming the place, if one is unknown."""
@@ -220,6 +239,12 @@ class LabelSet(_Counted):
         counts = np.maximum(np.array(self.counts, dtype=np.float64), 1)
         return (counts.sum() / (len(counts) * counts)).astype(np.float32)
 
+    def _content(self) -> dict[str, Any]:
+        return super()._content() | ({} if self.dtype is None else {"dtype": self.dtype})
+
     @classmethod
     def _from_content(cls, content: dict[str, Any]) -> "LabelSet":
-        return cls(content["names"], content["counts"])
+        dtype = content.get("dtype")
+        if dtype is not None and not (isinstance(dtype, str) and _DTYPE.fullmatch(dtype)):
+            raise InputError("damaged label set: expected dtype, a type of NumPy's such as <i8")
+        return cls(content["names"], content["counts"], dtype)

@@ -17,7 +17,8 @@ from gatewise.config import (
     ClassifierTraining,
     Reset,
 )
-from gatewise.data.classification import classified, read_classified
+from gatewise.data.arrays import unnamed
+from gatewise.data.classification import check_features, classified, read_classified
 from gatewise.data.examples import Examples
 from gatewise.data.ragged import Ragged
 from gatewise.data.scaling import Scaler
@@ -29,8 +30,10 @@ from gatewise.training.choices import Choices, by_size
 from gatewise.training.classification import ClassifierEvaluation, evaluate_label_sets, evaluate_labels
 from gatewise.training.classifier_task import ClassifierTask, logits_of
 from gatewise.training.example_estimator import ExampleEstimator, Source
+from gatewise.training.fitted import Fitted
 from gatewise.training.kept_data import Columns, Part
 from gatewise.training.loop import TrainingResult
+from gatewise.training.parameters import RandomState
 
 
 class Classifier(ExampleEstimator[ClassifierJob]):
@@ -43,12 +46,18 @@ class Classifier(ExampleEstimator[ClassifierJob]):
     `fit` takes a file or folder as `data.sources.read_to_classify` reads it; or N texts, N lists of words,
     (N, T, F) numbers, or N arrays (T_i, F), with N labels, N collections of labels, or (N, K) of 0 and 1.
 
+    A matrix (N, F), such as scikit-learn's transformers give, is read row by row, each as one step of F features, so
+    that each column has a scale of its own: tables of unlike columns are learned far better so than with F steps of
+    one feature. That is for series; `data.matrix = "steps"`, N arrays (T_i,) or an array (N, T, 1) ask for it.
+
     The arguments are the keys of `ClassifierConfig`, which has their meaning; data, training: how examples are read
-    and split, and how it is trained. They are only stored here; `fit` checks them. Once it has been fitted or loaded,
-    a model has
+    and split, and how it is trained, sections or dicts of their keys; random_state: a seed in place of `training.seed`.
+    They are only stored here; `fit` checks them. Once it has been fitted or loaded, a model has
 
         network     ClassifierNetwork: the torch module, in eval mode
-        labels      LabelSet: the labels, in the order of the columns of `predict_proba`
+        classes_    (K,): the labels as they were given, in the order of the columns of `predict_proba`
+        n_features_in_, feature_names_in_: of numbers, how many a step has; what their columns were called, if anything
+        labels      LabelSet: the labels as texts, with their counts
         tokens      TextTokens, or None: texts to tokens
         scaler      Scaler, or None: features to a common scale
         config      ClassifierJob: everything it was trained with, with what was decided by the data
@@ -58,13 +67,13 @@ class Classifier(ExampleEstimator[ClassifierJob]):
     job_type = ClassifierJob
     _source = "examples (a file or folder, or inputs and labels)"
 
-    network: ClassifierNetwork
-    labels: LabelSet
-    tokens: TextTokens | None
-    scaler: Scaler | None
-    several: bool  # whether an example has several labels
+    network = Fitted[ClassifierNetwork]()
+    labels = Fitted[LabelSet]()
+    tokens = Fitted[TextTokens | None]()
+    scaler = Fitted[Scaler | None]()
+    several = Fitted[bool]()  # whether an example has several labels
     _data: ClassifierData
-    result: TrainingResult[ClassifierEvaluation]
+    result = Fitted[TrainingResult[ClassifierEvaluation]]()
 
     def __init__(
         self,
@@ -81,8 +90,9 @@ class Classifier(ExampleEstimator[ClassifierJob]):
         weight_dropout: float = 0.0,
         recurrent_dropout: float = 0.0,
         backend: Backend = "auto",
-        data: ClassifierData | None = None,
-        training: ClassifierTraining | None = None,
+        data: ClassifierData | Mapping[str, Any] | None = None,
+        training: ClassifierTraining | Mapping[str, Any] | None = None,
+        random_state: RandomState = None,
     ) -> None:
         self.hidden_size = hidden_size
         self.cell: Cell = cell
@@ -98,13 +108,36 @@ class Classifier(ExampleEstimator[ClassifierJob]):
         self.backend: Backend = backend
         self.data = data
         self.training = training
+        self.random_state = random_state
+
+    @property
+    def classes_(self) -> np.ndarray:
+        """The K labels, (K,) of the type that they were given in."""
+        return self.labels.values
+
+    @property
+    def n_features_in_(self) -> int:
+        """How many numbers a step has; AttributeError of texts."""
+        return len(self._features().mean)
+
+    @property
+    def feature_names_in_(self) -> np.ndarray:
+        """What the columns of the matrix were called, (F,) of texts; AttributeError if they had no names."""
+        names = self._features().names
+        if names == unnamed(len(names)):
+            raise AttributeError("Classifier: it was trained on features without names")
+        return np.array(names, dtype=object)
 
     def score(self, X: Source, y: Any = None) -> float:  # noqa: N803
-        """The accuracy on some examples."""
-        return self.evaluate(X, y).accuracy
+        """The accuracy on some examples: the part of them whose label is right, or all of whose labels are."""
+        self._check_fitted()
+        columns = self._columns(self._examples(X, y, self.config.data, "X"))
+        logits, truth = logits_of(self.network, columns).numpy(), np.asarray(columns["targets"])
+        right = ((logits > 0) == (truth > 0.5)).all(1) if self.several else logits.argmax(1) == truth
+        return float(right.mean())
 
     def predict_proba(self, X: Source) -> np.ndarray:  # noqa: N803
-        """The probability of each label, (N, K) float32, in the order of `labels.names`.
+        """The probability of each label, (N, K) float32, in the order of `classes_`.
 
         X: as in `fit`; a file needs no labels. Of one label an example they sum to 1, of several each is by itself.
         """
@@ -112,9 +145,15 @@ class Classifier(ExampleEstimator[ClassifierJob]):
         logits = logits_of(self.network, self._columns(self._without_targets(X)))
         return (logits.sigmoid() if self.several else logits.softmax(1)).numpy()
 
-    def predict(self, X: Source) -> list[str] | list[tuple[str, ...]]:  # noqa: N803
-        """The likeliest label of each example, N texts; or its labels, N tuples, those with a probability above 1/2."""
-        return self._chosen(self.predict_proba(X))
+    def predict(self, X: Source) -> Any:  # noqa: N803
+        """The likeliest label of each example: an array (N,) of the type of `classes_`.
+
+        Of several labels an example its labels, a list of N tuples: those with a probability above 1/2.
+        """
+        probabilities = self.predict_proba(X)
+        if not self.several:
+            return self.classes_[probabilities.argmax(1)]
+        return [tuple(self.classes_[row > 0.5].tolist()) for row in probabilities]
 
     def predict_rows(self, source: str | Path) -> list[dict[str, Any]]:
         """Of each example of a file its place, its text, the label (or labels), and the probability of every label."""
@@ -122,28 +161,37 @@ class Classifier(ExampleEstimator[ClassifierJob]):
         probabilities = self.predict_proba(examples)
         rows = []
         shown = Part.of(examples, {})
-        for i, chosen in enumerate(self._chosen(probabilities)):
+        for i, found in enumerate(probabilities):
             row: dict[str, Any] = {"place": shown.places[i]}
             if shown.texts is not None:
                 row["text"] = shown.texts[i]
-            if isinstance(chosen, str):
-                row |= {"label": chosen, "probability": float(probabilities[i].max())}
+            if self.several:
+                row["labels"] = self.labels.decode(np.flatnonzero(found > 0.5))
             else:
-                row["labels"] = list(chosen)
-            row["probabilities"] = dict(zip(self.labels.names, map(float, probabilities[i]), strict=True))
+                row |= {"label": self.labels.names[found.argmax()], "probability": float(found.max())}
+            row["probabilities"] = dict(zip(self.labels.names, map(float, found), strict=True))
             rows.append(row)
         return rows
 
     def _read(self, source: str | Path, data: ClassifierData, with_targets: bool) -> Examples:
         return read_classified(source, data, with_labels=with_targets)
 
-    def _in_memory(self, inputs: Any, targets: Any, name: str) -> Examples:
-        return classified(inputs, targets, name)
+    def _in_memory(self, inputs: Any, targets: Any, data: ClassifierData, name: str) -> Examples:
+        return classified(inputs, targets, name, matrix=data.matrix)
 
-    def _chosen(self, probabilities: np.ndarray) -> Any:
-        if not self.several:
-            return self.labels.decode(probabilities.argmax(1))
-        return [tuple(self.labels.decode(np.flatnonzero(row > 0.5))) for row in probabilities]
+    def _features(self) -> Scaler:
+        if self.scaler is None:
+            raise AttributeError("Classifier: it was trained on texts, which have no features")
+        return self.scaler
+
+    def __sklearn_tags__(self) -> Any:
+        """What scikit-learn may do with it: a `sklearn.utils.Tags`."""
+        from sklearn.utils import ClassifierTags
+
+        tags = super().__sklearn_tags__()
+        tags.estimator_type, tags.classifier_tags = "classifier", ClassifierTags()
+        tags.input_tags.two_d_array = tags.input_tags.three_d_array = True
+        return tags
 
     # What ExampleEstimator asks for.
 
@@ -157,6 +205,7 @@ class Classifier(ExampleEstimator[ClassifierJob]):
                 "leave the key out"
             )
         choices.drop("data", "labels", labels)
+        choices.drop("data", "matrix", "features" if training.matrix else "steps")
         examples, lengths = len(training), training.lengths
         unit = "steps" if training.input_kind == "steps" else "words"
         if training.input_kind == "text":
@@ -176,7 +225,8 @@ class Classifier(ExampleEstimator[ClassifierJob]):
 
     def _fit_documents(self, training: Examples, job: ClassifierJob) -> None:
         self.several, self._data = job.data.labels == "several", job.data
-        self.labels = LabelSet.fit(chain.from_iterable(training.label_sets) if self.several else training.labels)
+        labels = chain.from_iterable(training.label_sets) if self.several else training.labels
+        self.labels = LabelSet.fit(labels, training.label_dtype)
         self.tokens = self.scaler = None
         if training.input_kind != "steps":
             self.tokens = TextTokens.fit(training.inputs, job.data)
@@ -205,11 +255,7 @@ class Classifier(ExampleEstimator[ClassifierJob]):
             expected, found = ("feature vectors", "texts") if self.scaler is not None else ("texts", "feature vectors")
             raise DataError(f"{examples.source}: expected {expected}, as the model was trained on, got {found}")
         if self.scaler is not None:
-            if examples.steps and examples.steps[0].shape[1] != len(self.scaler.mean):
-                raise DataError(
-                    f"{examples.source}: expected {len(self.scaler.mean)} features, as the model was trained on, "
-                    f"got {examples.steps[0].shape[1]}"
-                )
+            check_features(examples, self.scaler.names)
             inputs = Ragged.of([self.scaler.transform(steps[: self._data.max_length]) for steps in examples.steps])
         else:
             assert self.tokens is not None

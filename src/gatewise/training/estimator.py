@@ -9,13 +9,15 @@ from typing import Any, ClassVar, Generic, Self, TypeVar
 import torch
 from torch import nn
 
-from gatewise.config import Job
+from gatewise.config import Job, validate
 from gatewise.errors import GatewiseError, InputError, TrainingError
 from gatewise.run_folder import RunFolder, load_tensors, save_tensors
 from gatewise.training.checkpoint import Checkpoint, load_weights, weights
 from gatewise.training.environment import choose_device, settings
+from gatewise.training.fitted import Fitted, not_fitted
 from gatewise.training.loop import TrainingInterrupted, TrainingLoop, TrainingResult
 from gatewise.training.observer import Observer
+from gatewise.training.parameters import Parameters
 from gatewise.training.saved_model import model_metadata, write_documents, write_job
 from gatewise.training.task import Task
 
@@ -37,8 +39,11 @@ class Prepared(Generic[J]):
     checkpoint: Checkpoint | None = None
 
 
-class Estimator(ABC, Generic[J]):
+class Estimator(Parameters, ABC, Generic[J]):
     """A model that is fitted, saved and loaded. A subclass says how its data become a `Prepared`.
+
+    It is an estimator of scikit-learn, which is not needed for it: it can be cloned, searched over, and put at the end
+    of a pipeline.
 
     Once it has been fitted or loaded, it has
 
@@ -50,9 +55,9 @@ class Estimator(ABC, Generic[J]):
     job_type: ClassVar[type[Job]]
     _source: ClassVar[str] = "data"  # what `fit` expects first, in words
 
-    network: nn.Module
-    config: J
-    result: TrainingResult[Any]
+    network = Fitted[nn.Module]()
+    config = Fitted[J]()
+    result = Fitted[TrainingResult[Any]]()
     _trained: dict[str, Any]  # step and loss of the network's weights
 
     @abstractmethod
@@ -71,6 +76,11 @@ class Estimator(ABC, Generic[J]):
 
     def _conclude(self, folder: RunFolder, observer: Observer) -> None:
         """What is to be done with the best weights after a training: an evaluation, say."""
+
+    def _job(self, stored: J | None) -> J:
+        """What was given; where a key was not, its default, or that of the run that is resumed. Raises ConfigError."""
+        tables = self._tables(stored or self.job_type())  # pyright: ignore[reportCallIssue]
+        return validate(self.job_type, tables, source=type(self).__name__)  # pyright: ignore[reportReturnType]
 
     def _fit(
         self,
@@ -101,7 +111,7 @@ class Estimator(ABC, Generic[J]):
             raise InputError("fit: to resume, give the folder of the run to go on with")
         with tempfile.TemporaryDirectory(prefix="gatewise-", ignore_cleanup_errors=True) as temporary:
             try:
-                self._fit_in(RunFolder(Path(temporary) / "run"), source, job, observer, False, False)
+                self._fit_in(RunFolder(Path(temporary) / "run", temporary=True), source, job, observer, False, False)
             except TrainingInterrupted:
                 raise TrainingInterrupted("stopped; without a run folder it cannot be resumed") from None
         return self
@@ -156,9 +166,24 @@ class Estimator(ABC, Generic[J]):
         save_tensors(folder.model, weights(self.network), metadata)
 
     def _check_fitted(self) -> None:
-        if not hasattr(self, "network"):
-            name = type(self).__name__
-            raise InputError(f"{name}: not trained yet; call fit() first, or load a run with gatewise.load()")
+        if not self.__sklearn_is_fitted__():
+            raise not_fitted(self)
+
+    # What scikit-learn asks for.
+
+    def __sklearn_is_fitted__(self) -> bool:
+        """Whether it can predict."""
+        return "network_" in vars(self)
+
+    def __sklearn_tags__(self) -> Any:
+        """What scikit-learn may do with it: a `sklearn.utils.Tags`. Its data are no matrices of examples."""
+        from sklearn.utils import InputTags, Tags, TargetTags
+
+        return Tags(
+            estimator_type=None,
+            target_tags=TargetTags(required=False),
+            input_tags=InputTags(two_d_array=False),
+        )
 
 
 def _write_report(folder: RunFolder, observer: Observer) -> None:

@@ -11,7 +11,7 @@ from typing import Any, Self, TypeVar
 import torch
 from torch import nn
 
-from gatewise.config import Job, validate
+from gatewise.config import Job
 from gatewise.data.examples import Examples
 from gatewise.data.sources import read_parts
 from gatewise.data.splits import Split, make_split
@@ -21,6 +21,7 @@ from gatewise.training.checkpoint import load_checkpoint, load_weights
 from gatewise.training.choices import Choices, settled
 from gatewise.training.environment import choose_device, environment, settings
 from gatewise.training.estimator import Estimator, Prepared
+from gatewise.training.fitted import Fitted
 from gatewise.training.kept_data import Columns, Part, keep, read_kept, same
 from gatewise.training.observer import Observer
 from gatewise.training.plan import ExamplePlan, plan_examples
@@ -44,11 +45,8 @@ class Given:
 class ExampleEstimator(Estimator[J]):
     """A model that learns from `Examples`. A subclass says what its network reads, and how it is trained and judged."""
 
-    data: Any  # how examples are read and split, and
-    training: Any  # how it is trained: sections of the job, or None for the defaults
-
-    evaluations: dict[str, Any]  # after `fit`, of each part that was kept for it: "validation", "test"; or "train"
-    choices: list[str]  # after `fit`: what was decided by the data, with reasons
+    evaluations = Fitted[dict[str, Any]]()  # after `fit`, of each part that was kept for it, or else of "train"
+    choices = Fitted[list[str]]()  # after `fit`: what was decided by the data, with reasons
     _kept: dict[str, Part]  # while it is trained
 
     def fit(
@@ -110,22 +108,16 @@ class ExampleEstimator(Estimator[J]):
         load_weights(model.network, tensors, folder.model)
         return model
 
-    def _job(self, stored: J | None) -> J:
-        """What was given; where data or training were not, the defaults, or those of the run that is resumed."""
-        defaults = stored or self.job_type()  # pyright: ignore[reportCallIssue]
-        data, training = self.data or defaults.data, self.training or defaults.training
-        model = {key: getattr(self, key) for key in type(defaults.model).model_fields}
-        tables = {"data": data.model_dump(), "model": model, "training": training.model_dump()}
-        return validate(self.job_type, tables, source=type(self).__name__)  # pyright: ignore[reportReturnType]
-
     def _examples(self, X: Source, y: Any, data: Any, name: str) -> Examples:  # noqa: N803
         if isinstance(X, Examples):
             return X
         if isinstance(X, str | Path):
             return self._read(X, data, True)
         if y is None:
-            raise InputError(f"{type(self).__name__}: {name} is in memory, so it needs its targets: give y, too")
-        return self._in_memory(X, y, name)
+            raise InputError(
+                f"{type(self).__name__}: {name} is in memory, so it requires y to be passed, but the target y is None"
+            )
+        return self._in_memory(X, y, data, name)
 
     def _given(self, job: Any, X: Source, y: Any, validation: Any, test: Any) -> Given:  # noqa: N803
         """What `fit` is given, as examples; of a file or folder also the parts that lie beside its training part."""
@@ -147,14 +139,21 @@ class ExampleEstimator(Estimator[J]):
             return X.without_targets()
         if isinstance(X, str | Path):
             return self._read(X, self.config.data, False)
-        return self._in_memory(X, None, "X")
+        return self._in_memory(X, None, self.config.data, "X")
+
+    def __sklearn_tags__(self) -> Any:
+        """What scikit-learn may do with it: a `sklearn.utils.Tags`."""
+        tags = super().__sklearn_tags__()
+        tags.target_tags.required = True
+        tags.input_tags.string = True
+        return tags
 
     @abstractmethod
     def _read(self, source: str | Path, data: Any, with_targets: bool) -> Examples:
         """The examples of a file or folder."""
 
     @abstractmethod
-    def _in_memory(self, inputs: Any, targets: Any, name: str) -> Examples:
+    def _in_memory(self, inputs: Any, targets: Any, data: Any, name: str) -> Examples:
         """Examples that are given as lists or arrays; targets None for examples to predict."""
 
     @abstractmethod

@@ -2,7 +2,7 @@
 
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -16,12 +16,10 @@ from gatewise.config import (
     Auto,
     Backend,
     Cell,
-    ForecasterConfig,
     ForecasterData,
     ForecasterJob,
     ForecasterTraining,
     Reset,
-    validate,
 )
 from gatewise.config.forecaster import columns_of
 from gatewise.data.series import SeriesTable
@@ -40,6 +38,7 @@ from gatewise.training.checkpoint import load_checkpoint, load_weights
 from gatewise.training.choices import Choices, settled
 from gatewise.training.environment import choose_device, environment, settings
 from gatewise.training.estimator import Estimator, Prepared
+from gatewise.training.fitted import Fitted
 from gatewise.training.forecast_scores import interval, quantile
 from gatewise.training.forecaster_choices import decide
 from gatewise.training.forecaster_task import ForecasterTask, window_of
@@ -48,6 +47,7 @@ from gatewise.training.kept_data import Part, keep, read_kept, same
 from gatewise.training.loop import TrainingResult
 from gatewise.training.naive_forecasts import NaiveForecasts
 from gatewise.training.observer import Observer
+from gatewise.training.parameters import RandomState
 from gatewise.training.plan import ExamplePlan, plan_examples
 from gatewise.training.resumption import check_unchanged, say_other_threads
 from gatewise.training.saved_model import read_job, read_model, write_documents, write_job
@@ -104,8 +104,8 @@ class Forecaster(Estimator[ForecasterJob]):
     covariates.
 
     The arguments are the keys of `ForecasterConfig`, which has their meaning; data, training: how tables are read and
-    split by time, and how it is trained. They are only stored here; `fit` checks them. Once it has been fitted or
-    loaded, a model has
+    split by time, and how it is trained, sections or dicts of their keys; random_state: a seed in place of
+    `training.seed`. They are only stored here; `fit` checks them. Once it has been fitted or loaded, a model has
 
         network     ForecasterNetwork: the torch module, in eval mode
         encoding    SeriesEncoding: columns, frequency and scales
@@ -118,11 +118,11 @@ class Forecaster(Estimator[ForecasterJob]):
     job_type = ForecasterJob
     _source = "series (a file, or arrays)"
 
-    network: ForecasterNetwork
-    encoding: SeriesEncoding
-    evaluations: dict[str, ForecastEvaluation]
-    choices: list[str]
-    result: TrainingResult[ForecastEvaluation]
+    network = Fitted[ForecasterNetwork]()
+    encoding = Fitted[SeriesEncoding]()
+    evaluations = Fitted[dict[str, ForecastEvaluation]]()
+    choices = Fitted[list[str]]()
+    result = Fitted[TrainingResult[ForecastEvaluation]]()
     _naive: NaiveForecasts
 
     def __init__(
@@ -139,8 +139,9 @@ class Forecaster(Estimator[ForecasterJob]):
         num_layers: int = 1,
         dropout: float | Auto = "auto",
         backend: Backend = "auto",
-        data: ForecasterData | None = None,
-        training: ForecasterTraining | None = None,
+        data: ForecasterData | Mapping[str, Any] | None = None,
+        training: ForecasterTraining | Mapping[str, Any] | None = None,
+        random_state: RandomState = None,
     ) -> None:
         self.horizon = horizon
         self.context = context
@@ -155,6 +156,7 @@ class Forecaster(Estimator[ForecasterJob]):
         self.backend: Backend = backend
         self.data = data
         self.training = training
+        self.random_state = random_state
 
     def fit(
         self,
@@ -214,8 +216,11 @@ class Forecaster(Estimator[ForecasterJob]):
         )
         return self._backtest(panel, origins, notes, level)
 
-    def score(self, series: Source) -> float:
-        """By what part its mean error is smaller than that of the better naive forecast; at most 1, below 0 if not."""
+    def score(self, series: Source, y: Any = None) -> float:
+        """By what part its mean error is smaller than that of the better naive forecast; at most 1, below 0 if not.
+
+        y: not used; scikit-learn gives it.
+        """
         return self.evaluate(series).metrics["skill"].value
 
     def predict_paths(
@@ -284,14 +289,6 @@ class Forecaster(Estimator[ForecasterJob]):
         model.network = model._network(job).to(choose_device(device)).eval()
         load_weights(model.network, tensors, folder.model)
         return model
-
-    def _job(self, stored: ForecasterJob | None) -> ForecasterJob:
-        """What was given; where data or training were not, the defaults, or those of the run that is resumed."""
-        defaults = stored or ForecasterJob()
-        data, training = self.data or defaults.data, self.training or defaults.training
-        model = {key: getattr(self, key) for key in ForecasterConfig.model_fields}
-        tables = {"data": data.model_dump(), "model": model, "training": training.model_dump()}
-        return validate(ForecasterJob, tables, source="Forecaster")
 
     def _table(self, series: Source) -> SeriesTable:
         """The series of a file with the columns of the training, or those in memory."""

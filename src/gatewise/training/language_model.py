@@ -2,14 +2,14 @@
 
 import secrets
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor
 
-from gatewise.config import Backend, LanguageModelConfig, LanguageModelJob, Reset, TextConfig, TrainingConfig, validate
+from gatewise.config import Backend, LanguageModelJob, Reset, TextConfig, TrainingConfig
 from gatewise.data.batches import EvaluationWindows, open_tokens, write_tokens
 from gatewise.data.text import iter_text
 from gatewise.data.tokenizers import Tokenizer
@@ -22,9 +22,11 @@ from gatewise.training.checkpoint import load_weights
 from gatewise.training.environment import choose_device
 from gatewise.training.estimator import Estimator, Prepared
 from gatewise.training.evaluation import Evaluation, bits_per_char, mean_loss, perplexity
+from gatewise.training.fitted import Fitted
 from gatewise.training.language_task import LanguageTask
 from gatewise.training.loop import TrainingResult
 from gatewise.training.observer import Observer
+from gatewise.training.parameters import RandomState
 from gatewise.training.preparation import PreparedText, build_network, cut_windows
 from gatewise.training.saved_model import read_job, read_model
 from gatewise.training.writing import read_prompt, write
@@ -40,8 +42,9 @@ class LanguageModel(Estimator[LanguageModelJob]):
         model = gw.LanguageModel(hidden_size=256).fit("book.txt", "runs/book")
         model.generate("The time traveller ")
 
-    The arguments are the keys of `LanguageModelConfig`, which has their meaning. They are only stored here; `fit`
-    checks them. Once it has been fitted or loaded, a model has
+    The arguments are the keys of `LanguageModelConfig`, which has their meaning; data, training: how the text is read,
+    and how it is trained, sections or dicts of their keys; random_state: a seed in place of `training.seed`. They are
+    only stored here; `fit` checks them. Once it has been fitted or loaded, a model has
 
         network     LanguageModelNetwork: the torch module, in eval mode
         tokenizer   Tokenizer: text to tokens and back
@@ -52,9 +55,9 @@ class LanguageModel(Estimator[LanguageModelJob]):
     job_type = LanguageModelJob
     _source = "a text (a path, or the name of a corpus)"
 
-    network: LanguageModelNetwork
-    tokenizer: Tokenizer
-    result: TrainingResult[Evaluation]
+    network = Fitted[LanguageModelNetwork]()
+    tokenizer = Fitted[Tokenizer]()
+    result = Fitted[TrainingResult[Evaluation]]()
 
     def __init__(
         self,
@@ -69,6 +72,9 @@ class LanguageModel(Estimator[LanguageModelJob]):
         recurrent_dropout: float = 0.0,
         tied: bool = False,
         backend: Backend = "auto",
+        data: TextConfig | Mapping[str, Any] | None = None,
+        training: TrainingConfig | Mapping[str, Any] | None = None,
+        random_state: RandomState = None,
     ) -> None:
         self.hidden_size = hidden_size
         self.reset: Reset = reset
@@ -80,6 +86,9 @@ class LanguageModel(Estimator[LanguageModelJob]):
         self.recurrent_dropout = recurrent_dropout
         self.tied = tied
         self.backend: Backend = backend
+        self.data = data
+        self.training = training
+        self.random_state = random_state
 
     def fit(
         self,
@@ -96,7 +105,8 @@ class LanguageModel(Estimator[LanguageModelJob]):
 
         text: path of a UTF-8 text, or the name of a corpus: python-topics, time-machine.
         run: the run folder to write; None keeps nothing but this object.
-        data, training: how; None for the defaults, or, with `resume`, for what the run was started with.
+        data, training: in place of the model's own; where neither says a key, its default counts, or, with `resume`,
+            what the run was started with.
         resume: go on from the last checkpoint in `run`, bit for bit as if the training had never been stopped. The
             text may be None then, for the run has kept its tokens. Epochs, steps, learning rate and such may be
             changed (see `preparation.CHANGEABLE`), the model and the data may not.
@@ -106,8 +116,10 @@ class LanguageModel(Estimator[LanguageModelJob]):
         Ctrl-C ends the training after the step it is at, with a checkpoint, and raises TrainingInterrupted (a
         KeyboardInterrupt). Raises ConfigError, TextError, PromptError, RunError, BackendError, NonFiniteLoss.
         """
-        defaults = read_job(RunFolder(run), self.job_type.task) if resume and run is not None else LanguageModelJob()
-        job = self._job(data or defaults.data, training or defaults.training)
+        given = type(self)(
+            **{**self.get_params(deep=False), "data": data or self.data, "training": training or self.training}
+        )
+        job = given._job(read_job(RunFolder(run), self.job_type.task) if resume and run is not None else None)
         return self._fit(text, run, job, resume=resume, overwrite=overwrite, observer=observer)
 
     def _start(
@@ -162,11 +174,6 @@ class LanguageModel(Estimator[LanguageModelJob]):
         choice = {"temperature": SAMPLE_TEMPERATURE, "seed": training.seed}
         return lambda: (prompt, "".join(write(self.network, self.tokenizer, first, training.sample_length, **choice)))
 
-    def _job(self, data: TextConfig, training: TrainingConfig) -> LanguageModelJob:
-        model = {key: getattr(self, key) for key in LanguageModelConfig.model_fields}
-        tables = {"data": data.model_dump(), "model": model, "training": training.model_dump()}
-        return validate(LanguageModelJob, tables, source=type(self).__name__)
-
     def evaluate(self, text: str | Path) -> Evaluation:
         """How well the model predicts a whole text (a path or the name of a corpus), cleaned as its training text was.
 
@@ -186,6 +193,10 @@ class LanguageModel(Estimator[LanguageModelJob]):
             loss_nats, tokens = mean_loss(self.network, windows)
         bits = bits_per_char(loss_nats, file.characters / file.length)
         return Evaluation(loss_nats, perplexity(loss_nats), bits, tokens, file.unknown)
+
+    def score(self, text: str | Path, y: Any = None) -> float:
+        """Minus the bits per character of a text: the higher, the better. y: not used; scikit-learn gives it."""
+        return -self.evaluate(text).bits_per_char
 
     def generate(
         self,
@@ -234,7 +245,7 @@ class LanguageModel(Estimator[LanguageModelJob]):
         """The best model of the training in a run folder, so far. Raises RunError, BackendError."""
         job, documents, tensors, metadata = read_model(folder, cls.job_type.task)
         tokenizer = Tokenizer.from_json(documents["tokenizer"])
-        model = cls(**job.model.model_dump())
+        model = cls(**job.model.model_dump(), data=job.data, training=job.training)
         model.config, model.tokenizer, model._trained = job, tokenizer, metadata
         model.network = build_network(tokenizer.size, job.model, choose_device(device))
         load_weights(model.network, tensors, folder.model)

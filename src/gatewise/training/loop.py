@@ -238,14 +238,18 @@ class TrainingLoop:
         self._tell(self.observer.on_validation, line, sample)
 
     def _save(self) -> None:
-        """Write a checkpoint, unless the last step has spoilt the parameters: then the one before it is kept."""
+        """Write a checkpoint, unless the last step has spoilt the parameters: then the one before it is kept.
+
+        A temporary folder gets none: nothing goes on from it, and of a small training the writing is half the time.
+        """
         progress = self.progress
         if name := bad_parameter(self.network):
             raise self._diverged(f"training step {progress.step} left the parameters not finite", f"in {name}")
         if not self.task.validates:
             self._save_model(None)
         progress.seconds = self._seconds()
-        save_checkpoint(self.run_folder.checkpoint, self.network, self.optimizer, self.state, progress, self.data)
+        if not self.run_folder.temporary:
+            save_checkpoint(self.run_folder.checkpoint, self.network, self.optimizer, self.state, progress, self.data)
         self.saved_step = progress.step
 
     def _save_model(self, loss: float | None) -> None:
@@ -280,7 +284,8 @@ class TrainingLoop:
         )
 
     def _diverged(self, what: str, began: str) -> NonFiniteLoss:
-        go_on = "start again" if self.saved_step is None else f"resume from the checkpoint of step {self.saved_step}"
+        lost = self.saved_step is None or self.run_folder.temporary
+        go_on = "start again" if lost else f"resume from the checkpoint of step {self.saved_step}"
         rate, clip = self.config.learning_rate, "none" if self.config.clip_norm is None else self.config.clip_norm
         return NonFiniteLoss(
             f"{what}; it began {began}; {go_on} with a smaller training.learning_rate (now {rate}) or "

@@ -26,8 +26,10 @@ from gatewise.models.tagger import TaggerNetwork
 from gatewise.training.baseline import WordTags
 from gatewise.training.choices import Choices, by_size
 from gatewise.training.example_estimator import ExampleEstimator, Source
+from gatewise.training.fitted import Fitted
 from gatewise.training.kept_data import Columns, Part
 from gatewise.training.loop import TrainingResult
+from gatewise.training.parameters import RandomState
 from gatewise.training.tagger_task import TaggerTask, are_spans, tag
 from gatewise.training.tagging import TaggerEvaluation, evaluate_numbers, evaluate_tags
 
@@ -46,8 +48,8 @@ class Tagger(ExampleEstimator[TaggerJob]):
     N lists of tags, or N arrays (T_i, K) of numbers from 0 to 1.
 
     The arguments are the keys of `TaggerConfig`, which has their meaning; data, training: how sequences are read and
-    split, and how it is trained. They are only stored here; `fit` checks them. Once it has been fitted or loaded, a
-    model has
+    split, and how it is trained, sections or dicts of their keys; random_state: a seed in place of `training.seed`.
+    They are only stored here; `fit` checks them. Once it has been fitted or loaded, a model has
 
         network     TaggerNetwork: the torch module, in eval mode
         tags        LabelSet: the tags; of numbers, their names
@@ -60,13 +62,13 @@ class Tagger(ExampleEstimator[TaggerJob]):
     job_type = TaggerJob
     _source = "sequences (a file or folder, or inputs and tags)"
 
-    network: TaggerNetwork
-    tags: LabelSet
-    words: SpelledWords | None
-    scaler: Scaler | None
-    numbers: bool  # whether a step has numbers instead of a tag
+    network = Fitted[TaggerNetwork]()
+    tags = Fitted[LabelSet]()
+    words = Fitted[SpelledWords | None]()
+    scaler = Fitted[Scaler | None]()
+    numbers = Fitted[bool]()  # whether a step has numbers instead of a tag
     _baseline: WordTags
-    result: TrainingResult[TaggerEvaluation]
+    result = Fitted[TrainingResult[TaggerEvaluation]]()
 
     def __init__(
         self,
@@ -86,8 +88,9 @@ class Tagger(ExampleEstimator[TaggerJob]):
         weight_dropout: float = 0.0,
         recurrent_dropout: float = 0.0,
         backend: Backend = "auto",
-        data: TaggerData | None = None,
-        training: TaggerTraining | None = None,
+        data: TaggerData | Mapping[str, Any] | None = None,
+        training: TaggerTraining | Mapping[str, Any] | None = None,
+        random_state: RandomState = None,
     ) -> None:
         self.hidden_size = hidden_size
         self.cell: Cell = cell
@@ -106,6 +109,7 @@ class Tagger(ExampleEstimator[TaggerJob]):
         self.backend: Backend = backend
         self.data = data
         self.training = training
+        self.random_state = random_state
 
     def score(self, X: Source, y: Any = None) -> float:  # noqa: N803
         """The part of the steps that are right."""
@@ -154,12 +158,12 @@ class Tagger(ExampleEstimator[TaggerJob]):
             with_tags=with_targets,
         )
 
-    def _in_memory(self, inputs: Any, targets: Any, name: str) -> Examples:
+    def _in_memory(self, inputs: Any, targets: Any, data: TaggerData, name: str) -> Examples:
         first = next(iter(inputs), None) if hasattr(inputs, "__len__") else None
         if isinstance(first, list | tuple) and first and isinstance(first[0], str):
             return tagged(inputs, targets, name)
         kinds = {"auto": None, "tags": "tags", "numbers": "numbers"}
-        kind = kinds[(self.data or TaggerData()).targets] if targets is not None else None
+        kind = kinds[data.targets] if targets is not None else None
         return examples_of(inputs, targets, target_kind=kind, name=name)  # pyright: ignore[reportArgumentType]
 
     def _choose(self, choices: Choices[TaggerJob], training: Examples, validates: bool) -> None:

@@ -28,8 +28,10 @@ from gatewise.models.search import Hypothesis, beam_search, sample
 from gatewise.models.translator import TranslatorNetwork
 from gatewise.training.choices import Choices, by_size
 from gatewise.training.example_estimator import ExampleEstimator, Source
+from gatewise.training.fitted import Fitted
 from gatewise.training.kept_data import Columns, Part
 from gatewise.training.loop import TrainingResult
+from gatewise.training.parameters import RandomState
 from gatewise.training.translation import Translated, TranslatorEvaluation, evaluate_translations
 from gatewise.training.translator_task import TranslatorTask, longest, mean_cost
 
@@ -47,8 +49,8 @@ class Translator(ExampleEstimator[TranslatorJob]):
     and test parts are split off by sentence: pairs that share a sentence in either language stay together.
 
     The arguments are the keys of `TranslatorConfig`, which has their meaning; data, training: how pairs are read and
-    split, and how it is trained. They are only stored here; `fit` checks them. Once it has been fitted or loaded, a
-    model has
+    split, and how it is trained, sections or dicts of their keys; random_state: a seed in place of `training.seed`.
+    They are only stored here; `fit` checks them. Once it has been fitted or loaded, a model has
 
         network         TranslatorNetwork: the torch module, in eval mode
         source, target  SentenceTokens: the tokens of both languages
@@ -59,10 +61,10 @@ class Translator(ExampleEstimator[TranslatorJob]):
     job_type = TranslatorJob
     _source = "sentences with their translations (a file, or two lists)"
 
-    network: TranslatorNetwork
-    source: SentenceTokens
-    target: SentenceTokens
-    result: TrainingResult[TranslatorEvaluation]
+    network = Fitted[TranslatorNetwork]()
+    source = Fitted[SentenceTokens]()
+    target = Fitted[SentenceTokens]()
+    result = Fitted[TrainingResult[TranslatorEvaluation]]()
 
     def __init__(
         self,
@@ -78,8 +80,9 @@ class Translator(ExampleEstimator[TranslatorJob]):
         weight_dropout: float = 0.0,
         recurrent_dropout: float = 0.0,
         backend: Backend = "auto",
-        data: TranslatorData | None = None,
-        training: TranslatorTraining | None = None,
+        data: TranslatorData | Mapping[str, Any] | None = None,
+        training: TranslatorTraining | Mapping[str, Any] | None = None,
+        random_state: RandomState = None,
     ) -> None:
         self.hidden_size = hidden_size
         self.cell: Cell = cell
@@ -94,6 +97,7 @@ class Translator(ExampleEstimator[TranslatorJob]):
         self.backend: Backend = backend
         self.data = data
         self.training = training
+        self.random_state = random_state
 
     def score(self, X: Source, y: Any = None) -> float:  # noqa: N803
         """BLEU, from 0 to 100."""
@@ -192,7 +196,7 @@ class Translator(ExampleEstimator[TranslatorJob]):
             with_targets=with_targets,
         )
 
-    def _in_memory(self, inputs: Any, targets: Any, name: str) -> Examples:
+    def _in_memory(self, inputs: Any, targets: Any, data: TranslatorData, name: str) -> Examples:
         if isinstance(inputs, str) or not all(isinstance(text, str) for text in inputs):
             raise DataError(f"{name}: expected a list of sentences, got {type(inputs).__name__}")
         places = [f"{name}[{row}]" for row in range(len(inputs))]
