@@ -40,6 +40,16 @@ def test_forecasts_follow_the_scale_of_a_series(network):
     torch.testing.assert_close(other, paths * scale + shift, rtol=1e-3, atol=1e-3)
 
 
+def test_quantiles_are_those_of_the_futures(network):
+    window, _ = _window()
+    levels = torch.tensor([0.1, 0.5, 0.9])
+    torch.manual_seed(5)
+    paths = network.paths(window, 4000)
+    quantiles = network.quantiles(window, levels, 4000)
+    assert quantiles.shape == (3, N, B, K)
+    assert ((quantiles - paths.quantile(levels, 0)).abs() < 0.15 * paths.std(0)).all()
+
+
 def test_a_row_alone_has_the_same_loss(network):
     window, future = _window()
     rows = [

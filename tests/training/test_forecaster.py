@@ -211,7 +211,7 @@ def test_only_what_comes_after_the_training_is_judged(run, tmp_path):
 
 
 def test_it_says_so_when_it_does_not_beat_the_naive_forecast():
-    walk = np.random.default_rng(0).standard_normal(150).cumsum()
+    walk = np.random.default_rng(4).standard_normal(150).cumsum()
     model = _forecaster({"test": 40.0}, {"max_steps": 60, "learning_rate": 0.05}, horizon=5).fit(walk)
     found = model.evaluations["test"]
     assert not found.beats_naive

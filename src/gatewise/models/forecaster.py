@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from gatewise.errors import InputError
 from gatewise.layers.recurrent import RecurrentLayer
 from gatewise.layers.state import map_state
-from gatewise.models.distributions import HEADS, Likelihood
+from gatewise.models.distributions import HEADS, Likelihood, quantiles_of
 
 MakeLayer = Callable[..., RecurrentLayer]
 SMALLEST_SPREAD = 1e-6
@@ -149,6 +149,13 @@ class ForecasterNetwork(nn.Module):
         """`count` drawn futures (count, N, B, K), by torch's random generator."""
         raise NotImplementedError
 
+    def quantiles(self, window: Window, levels: Tensor, draws: int) -> Tensor:
+        """The values below which the parts `levels` (Q,) of what may come lie, (Q, N, B, K).
+
+        draws: from so many drawn futures, where there is no formula.
+        """
+        return quantiles_of(self.paths(window, draws), levels)
+
     def activations(self, window: Window) -> Iterator[tuple[str, Tensor]]:
         """The name and the output (steps, B, ...) of each layer in the order of computation; the last is the head's."""
         raise NotImplementedError
@@ -202,6 +209,13 @@ class DirectForecaster(ForecasterNetwork):
         scaling = scaling_of(window.history, self.likelihood)
         parameters = self._distributions(window)
         return scaling.restored(self.head.draw(parameters, scaling.spread, count))
+
+    @torch.no_grad()
+    def quantiles(self, window: Window, levels: Tensor, draws: int) -> Tensor:
+        """Those of the distributions, (Q, N, B, K); draws: from so many of them where there is no formula."""
+        scaling = scaling_of(window.history, self.likelihood)
+        parameters = self._distributions(window)
+        return scaling.restored(self.head.quantiles(parameters, scaling.spread, levels, draws))
 
 
 class RecurrentForecaster(ForecasterNetwork):
