@@ -32,6 +32,7 @@ from gatewise.errors import ConfigError, DataError
 from gatewise.models.distributions import Likelihood
 from gatewise.models.forecaster import NETWORKS, ForecasterNetwork
 from gatewise.models.recurrent_layers import recurrent_layers
+from gatewise.models.separate_targets import SeparateTargets
 from gatewise.run_folder import RunFolder, atomic_write
 from gatewise.training.checkpoint import load_checkpoint, load_weights
 from gatewise.training.choices import Choices, settled
@@ -94,6 +95,7 @@ class Forecaster(Estimator[ForecasterJob]):
         context: int | Auto = "auto",
         season: int | Auto | None = "auto",
         mode: Literal["direct", "recurrent"] = "direct",
+        targets: Literal["together", "apart"] | Auto = "auto",
         likelihood: Likelihood | Auto = "auto",
         cell: Cell = "gru",
         reset: Reset = "after",
@@ -108,6 +110,7 @@ class Forecaster(Estimator[ForecasterJob]):
         self.context = context
         self.season = season
         self.mode: Literal["direct", "recurrent"] = mode
+        self.targets: Literal["together", "apart"] | Auto = targets
         self.likelihood: Likelihood | Auto = likelihood
         self.cell: Cell = cell
         self.reset: Reset = reset
@@ -174,6 +177,12 @@ class Forecaster(Estimator[ForecasterJob]):
         origins = forecast_origins(
             starts, lengths, context=int(model.context), horizon=int(model.horizon), stride=stride
         )
+        if not len(origins):
+            longest = int(lengths.argmax())
+            raise DataError(
+                f"{panel.places[longest]}: {lengths[longest]} steps are too few: the model reads {model.context} steps "
+                f"and forecasts {model.horizon}, so a series needs {int(model.context) + int(model.horizon)}"
+            )
         return self._backtest(panel, origins, notes, level)
 
     def score(self, series: Source) -> float:
@@ -317,8 +326,12 @@ class Forecaster(Estimator[ForecasterJob]):
         layers = partial(_layers, cell=model.cell, reset=model.reset, backend=model.backend)
         assert model.likelihood != "auto"
         assert model.season != "auto"
-        return NETWORKS[model.mode](
-            *self.encoding.sizes,
+        targets, covariates, static = self.encoding.sizes
+        apart = model.targets == "apart" and targets > 1
+        network = NETWORKS[model.mode](
+            1 if apart else targets,
+            covariates,
+            static + targets if apart else static,
             make_layer=layers,
             hidden_size=int(model.hidden_size),
             num_layers=model.num_layers,
@@ -326,6 +339,7 @@ class Forecaster(Estimator[ForecasterJob]):
             likelihood=model.likelihood,
             season=model.season,
         )
+        return SeparateTargets(network, targets) if apart else network
 
     def _task(self, network: ForecasterNetwork, job: ForecasterJob, training: SeriesTraining) -> ForecasterTask:
         return ForecasterTask(network, *training.windows(self.encoding, job))
