@@ -162,6 +162,20 @@ ROWS = [
         percent=False,
     ),
     Row(
+        name="etth2",
+        data="ett",
+        about="ETTh2, 7 series, 24 hours ahead, 12/4/4 months, test, MSE standardised",
+        command="forecaster {data}/ett/ETTh2.csv --model.horizon 24 "
+        "--data.training-steps 8640 --data.validation 2880 --data.test 2880",
+        metric="evaluations.test.metrics.mse.value",
+        baseline="evaluations.test.baselines.seasonal naive.mse",
+        to_reach=0.2659,
+        minutes=4,
+        published="-",
+        higher_is_better=False,
+        percent=False,
+    ),
+    Row(
         name="fra-eng",
         data="fra-eng",
         about="French to English, 1,000 sentences held out, BLEU",

@@ -116,8 +116,15 @@ def test_forecast_curve_names_the_times(history, steps):
     svg = forecast_curve(*came, times=times, name="forecast", width=440, height=260, label="<Forecast>")
     ElementTree.fromstring(svg)
     assert 'aria-label="&lt;Forecast&gt;"' in svg
-    assert {times[0], times[-1]} <= set(texts(svg))
-    assert (times[history] in texts(svg)) == (history in (9, 1))
+    assert {times[0], times[history], times[-1]} <= set(texts(svg))
+
+
+@pytest.mark.parametrize(("history", "steps", "shown"), [(72, 24, [0, 72]), (24, 24, [0, 47]), (5, 90, [0, 94])])
+def test_the_times_of_a_forecast_do_not_overlap(history, steps, shown):
+    times = [f"2024-01-01 00:00:{number:02}" for number in range(history + steps)]
+    came = [0.0] * history, [1.0] * steps, [0.5] * steps, [0.0] * steps, [2.0] * steps
+    svg = forecast_curve(*came, times=times, name="forecast", width=440, height=260, label="")
+    assert [text for text in texts(svg) if text in times] == [times[place] for place in shown]
 
 
 def test_a_drawing_is_the_same_each_time():

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from gatewise.models.distributions import HEADS, QUANTILES, pinball
+from gatewise.models.distributions import HEADS, QUANTILES, pinball, quantiles_of, student_quantiles
 
 H, K = 5, 2
 SPREAD = torch.tensor([[2.0, 30.0], [7.0, 1.0], [11.0, 4.0]])
@@ -91,3 +91,40 @@ def test_draws_lie_below_each_quantile_as_often_as_it_says(likelihood):
         assert (draws <= rising[..., -1]).all()
     else:
         assert ((draws < parameters[..., 0]).float().mean(0) - 0.5).abs().max() < 0.05
+
+
+@pytest.mark.parametrize("likelihood", HEADS)
+def test_quantiles_are_those_of_the_draws(likelihood):
+    head, parameters = _parameters(likelihood)
+    levels = torch.tensor([0.05, 0.1, 0.5, 0.75, 0.95])
+    torch.manual_seed(1)
+    expected = quantiles_of(head.draw(parameters, SPREAD, 20_000), levels)
+    found = head.quantiles(parameters, SPREAD, levels, 20_000)
+    assert found.shape == (5, 4, 3, K)
+    assert (found.diff(dim=0) >= 0).all()
+    deviation = head.draw(parameters, SPREAD, 1000).std(0)
+    assert ((found - expected).abs() < 0.12 * deviation + 1 / SPREAD * (likelihood == "negative-binomial")).all()
+
+
+@pytest.mark.parametrize("freedom", [2.0, 2.5, 3.0, 5.0, 30.0, 1e6])
+def test_quantiles_of_student_s_t(freedom):
+    """Against the integral of the density, and, at 2 degrees of freedom, the formula that there is."""
+    levels = torch.tensor([0.01, 0.1, 0.3, 0.5, 0.75, 0.9, 0.995])
+    found = student_quantiles(torch.tensor([[freedom]]), levels).double().flatten()
+    torch.testing.assert_close(found[3].item(), 0.0)
+    if freedom == 2:
+        p = levels.double()
+        torch.testing.assert_close(found, (2 * p - 1) / (2 * p * (1 - p)).sqrt(), rtol=2e-3, atol=1e-6)
+    v = torch.tensor(freedom).double()
+    height = (torch.lgamma((v + 1) / 2) - torch.lgamma(v / 2)).exp() / (v * math.pi).sqrt()
+    for level, value in zip(levels.tolist(), found.tolist(), strict=True):
+        t = torch.linspace(0, value, 20_001).double()
+        below = 0.5 + torch.trapezoid(height * (1 + t**2 / v) ** (-(v + 1) / 2), t).item()
+        assert below == pytest.approx(level, rel=1e-4 if freedom > 2 else 2e-3, abs=2e-5)
+
+
+@pytest.mark.parametrize("part", [0, 0.1, 0.5, 0.93, 1])
+def test_quantiles_of_draws(part):
+    drawn = torch.randn(7, 2, 3)
+    torch.testing.assert_close(quantiles_of(drawn, torch.tensor([part, 0.5]))[0], drawn.quantile(part, 0))
+    assert (quantiles_of(drawn[:1], torch.tensor([part])) == drawn[:1]).all()

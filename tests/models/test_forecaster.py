@@ -8,10 +8,18 @@ import pytest
 import torch
 
 import gatewise as gw
-from gatewise.models.forecaster import NETWORKS, RecurrentForecaster, Window, scaling_of, seasonal_naive
+from gatewise.models.forecaster import (
+    NETWORKS,
+    DirectForecaster,
+    RecurrentForecaster,
+    Window,
+    scaling_of,
+    seasonal_naive,
+)
+from gatewise.models.separate_targets import SeparateTargets
 
 T, N, B, K, F, S = 9, 4, 3, 2, 3, 1
-KINDS = [(mode, season) for mode in NETWORKS for season in (None, 4)]
+KINDS = [(mode, season, apart) for mode in NETWORKS for season in (None, 4) for apart in (False, True)]
 
 
 def _window(seed: int = 1) -> tuple[Window, torch.Tensor]:
@@ -19,14 +27,15 @@ def _window(seed: int = 1) -> tuple[Window, torch.Tensor]:
     return Window(torch.randn(T, B, K), torch.randn(T + N, B, F), torch.randn(B, S)), torch.randn(N, B, K)
 
 
-@pytest.fixture(params=KINDS, ids=lambda kind: f"{kind[0]}-{kind[1]}")
+@pytest.fixture(params=KINDS, ids=lambda kind: f"{kind[0]}-{kind[1]}{'-apart' * kind[2]}")
 def network(request):
-    mode, season = request.param
+    mode, season, apart = request.param
     torch.manual_seed(0)
     options = {"make_layer": gw.GRU, "hidden_size": 6, "num_layers": 2, "dropout": 0.2, "season": season}
-    network = NETWORKS[mode](K, F, S, likelihood="gaussian", **options).eval()
+    sizes = (1, F, S + K) if apart else (K, F, S)
+    network = NETWORKS[mode](*sizes, likelihood="gaussian", **options).eval()
     torch.nn.init.normal_(network.head.linear.weight, std=0.5)
-    return network
+    return SeparateTargets(network, K) if apart else network
 
 
 def test_forecasts_follow_the_scale_of_a_series(network):
@@ -38,6 +47,16 @@ def test_forecasts_follow_the_scale_of_a_series(network):
     torch.manual_seed(5)
     other = network.paths(Window(window.history * scale + shift, window.covariates, window.static), 7)
     torch.testing.assert_close(other, paths * scale + shift, rtol=1e-3, atol=1e-3)
+
+
+def test_quantiles_are_those_of_the_futures(network):
+    window, _ = _window()
+    levels = torch.tensor([0.1, 0.5, 0.9])
+    torch.manual_seed(5)
+    paths = network.paths(window, 1000)
+    quantiles = network.quantiles(window, levels, 1000)
+    assert quantiles.shape == (3, N, B, K)
+    assert ((quantiles - paths.quantile(levels, 0)).abs() < 0.3 * paths.std(0)).all()
 
 
 def test_a_row_alone_has_the_same_loss(network):
@@ -70,6 +89,27 @@ def test_copies(network):
     expected = network.loss(window, future)
     torch.testing.assert_close(copy.deepcopy(network).loss(window, future), expected)
     torch.testing.assert_close(pickle.loads(pickle.dumps(network)).loss(window, future), expected)
+
+
+def test_apart_a_target_depends_on_its_own_past_alone_and_on_which_it_is(network):
+    window, _ = _window()
+    levels = torch.tensor([0.2, 0.5])
+    said = network.quantiles(window, levels, 50)
+    other = window.history.clone()
+    other[:, :, 1] += torch.randn(T, B)
+    torch.manual_seed(0)
+    changed = network.quantiles(Window(other, window.covariates, window.static), levels, 50)
+    if not isinstance(network, SeparateTargets):
+        assert not torch.allclose(changed[..., 0], said[..., 0])
+        return
+    if isinstance(network.one, DirectForecaster):  # a recurrent one draws
+        torch.testing.assert_close(changed[..., 0], said[..., 0])
+        turned = network.quantiles(Window(window.history.flip(2), window.covariates, window.static), levels, 50)
+        assert not torch.allclose(turned.flip(3), said)
+    assert not torch.allclose(changed[..., 1], said[..., 1])
+    shapes = {name: output.shape for name, output in network.activations(window)}
+    assert shapes["scaled history"] == (T, B, K)
+    assert shapes["head"][1:] == (B, K, 2)
 
 
 @pytest.mark.parametrize("mode", NETWORKS)

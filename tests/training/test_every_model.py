@@ -234,10 +234,25 @@ MODELS = {
     "tagger-numbers": Case(tagger(numbered, layer_sizes="16,8", cell="lstm"), steps, words, per_step=True, learns=0.3),
     "translator": Case(fit_translator, tokens, attended, sequential=False, learns=0.3),
     "forecaster": Case(
-        forecaster(), histories, distributions, per_step=True, sequential=False, ragged=False, learns=-0.2
+        forecaster(targets="together"),
+        histories,
+        distributions,
+        per_step=True,
+        sequential=False,
+        ragged=False,
+        learns=-0.2,
+    ),
+    "forecaster-apart": Case(
+        forecaster(targets="apart"),
+        histories,
+        distributions,
+        per_step=True,
+        sequential=False,
+        ragged=False,
+        learns=-0.2,
     ),
     "forecaster-recurrent": Case(
-        forecaster(mode="recurrent", likelihood="gaussian", reset="before"),
+        forecaster(mode="recurrent", likelihood="gaussian", reset="before", targets="together"),
         histories,
         distributions,
         per_step=True,
@@ -246,7 +261,7 @@ MODELS = {
         learns=-0.2,
     ),
     "forecaster-quantiles-lstm": Case(
-        forecaster(likelihood="quantiles", cell="lstm", num_layers=2),
+        forecaster(likelihood="quantiles", cell="lstm", num_layers=2, targets="together"),
         histories,
         distributions,
         per_step=True,

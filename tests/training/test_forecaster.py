@@ -210,8 +210,24 @@ def test_only_what_comes_after_the_training_is_judged(run, tmp_path):
     assert model.evaluate(other).windows == 40 - 7 - 21 + 1
 
 
+def test_several_targets():
+    """They are forecast apart, unless the past of one tells of another, or it is asked for."""
+    walk = np.random.default_rng(0).standard_normal(300).cumsum()
+    leading = np.stack([walk[5:], walk[:-5]], 1)
+    unlike = np.random.default_rng(1).standard_normal((300, 2)).cumsum(0)
+    models = [_forecaster(horizon=5).fit(values) for values in (leading, unlike, unlike[:40])]
+    models.append(_forecaster(horizon=5, targets="together").fit(unlike))
+    chosen = [[choice for choice in model.choices if choice.startswith("targets")] for model in models]
+    assert chosen[0][0].startswith("targets together: with the others' past a linear forecast leaves ")
+    assert chosen[1][0].startswith("targets apart: with the others' past a linear forecast leaves ")
+    assert chosen[2] == ["targets apart: too few windows to tell what one says of another"]
+    assert chosen[3] == []
+    assert [model.config.model.targets for model in models] == ["together", "apart", "apart", "together"]
+    assert len(models[1].predict(unlike)) == 10
+
+
 def test_it_says_so_when_it_does_not_beat_the_naive_forecast():
-    walk = np.random.default_rng(0).standard_normal(150).cumsum()
+    walk = np.random.default_rng(4).standard_normal(150).cumsum()
     model = _forecaster({"test": 40.0}, {"max_steps": 60, "learning_rate": 0.05}, horizon=5).fit(walk)
     found = model.evaluations["test"]
     assert not found.beats_naive
@@ -259,9 +275,9 @@ def test_resumed_with_other_series(sales, tmp_path, recorder, killed):
         (
             ["day,sales", *_rows(12)],
             {},
-            "12 steps are too few for validation = 0.0 and test = 0.0, and a training of at least the horizon, 14",
+            "12 steps are too few for a training of at least the horizon, 14; give a longer series",
         ),
-        (["day,sales", *_rows(30)], {"test": 10.0}, "test = 10.0 is 10 of 30 steps, shorter than the horizon, 14"),
+        (["day,sales", *_rows(30)], {"test": 10.0}, "test = 10 is 10 of 30 steps, shorter than the horizon, 14"),
         (["day,sales", *_rows(40)], {"target_columns": "sold"}, 'no column "sold"; its columns are day, sales'),
         (["day,sales", *_rows(9), "2024-01-09,1"], {}, "row 10: the time 2024-01-09 comes twice, first in"),
         (["day,sales", *_rows(9), "2024-01-12,1"], {}, "row 10: 2 times are missing before 2024-01-12, every 1 day"),
@@ -304,7 +320,7 @@ def test_bad_settings(sales, run, tmp_path):
     with pytest.raises(DataError) as caught:
         model.evaluate(short)
     assert str(caught.value) == (
-        "every series is shorter than a window of context = 21 and horizon = 7 steps; lower them, or give longer series"
+        f"{short}: 20 steps are too few: the model reads 21 steps and forecasts 7, so a series needs 28"
     )
     with pytest.raises(RunError, match=r"a run lies here already"):
         _forecaster().fit(sales, run)

@@ -1,4 +1,4 @@
-"""A backtest against scores computed by hand, with a network that draws what it is told to."""
+"""A backtest against scores computed by hand, with a network that says what it is told to."""
 
 from typing import Any
 
@@ -18,16 +18,16 @@ VALUES = RANDOM.standard_normal((40, 2)) * [1, 100] + [0, 500]
 
 
 class Said(torch.nn.Module):
-    """Draws the last value, scaled, plus `shift` and a spread that is the same in every window."""
+    """Says the last value plus `shift`, scaled, and anything from `spread` below to `spread` above it alike."""
 
     def __init__(self, shift: float, spread: float = 0.3) -> None:
         super().__init__()
         self.nothing = torch.nn.Parameter(torch.zeros(1))
         self.shift, self.spread = shift, spread
 
-    def paths(self, window, count):
-        drawn = self.spread * torch.linspace(-1, 1, count).view(-1, 1, 1, 1)
-        return window.history[-1:].expand(window.horizon, -1, -1) + self.shift + drawn
+    def quantiles(self, window, levels, draws):
+        said = self.spread * (2 * levels - 1).view(-1, 1, 1, 1)
+        return window.history[-1:].expand(window.horizon, -1, -1) + self.shift + said
 
 
 def _evaluate(network: Any, values: np.ndarray = VALUES, **others) -> ForecastEvaluation:
@@ -61,7 +61,10 @@ def test_every_score_by_hand():
         expected = (200 * error / (np.abs(actual) + np.abs(forecast))).mean()
         assert metrics["smape"] == pytest.approx(expected, rel=1e-4)
     inside = np.abs(actual - said) <= 0.8 * 0.3 * scale
-    assert found.metrics["coverage"].value == pytest.approx(inside.mean(), abs=0.02)
+    assert found.metrics["coverage"].value == pytest.approx(inside.mean())
+    away = np.abs(actual - said) / scale  # of a uniform distribution of half width s: its CRPS, within and beyond
+    uniform = np.where(away < 0.3, away**2 / 0.6 + 0.05, away - 0.1)
+    assert found.metrics["crps"].value == pytest.approx(uniform.mean(), rel=1e-3)
     assert found.baselines["naive"]["crps"] == found.baselines["naive"]["mae"]
     better = min(found.baselines, key=lambda name: found.baselines[name]["mae"])
     assert found.better_baseline == better
@@ -128,6 +131,11 @@ def test_without_a_season():
             Interval(0.05, -0.1, 0.2),
             "The model is better than the seasonal naive forecast by no more than chance: its mean error is 5% "
             "smaller, MASE 0.750 against 1.000, but between -10% and 20% on other windows of the kind.",
+        ),
+        (
+            Interval(-0.001, -0.001, 0.0),
+            "The model does NOT beat the better naive forecast, the seasonal naive one: its mean error is the same, "
+            "MASE 0.750 against 1.000. Do without it, or train it on more.",
         ),
         (
             Interval(-0.1, -0.2, 0.1),

@@ -85,6 +85,11 @@ class ForecasterConfig(Section):
         default="direct",
         description="direct: all steps of the horizon at once; recurrent: one after the other, each draw fed back.",
     )
+    targets: Literal["together", "apart"] | Auto = Field(
+        default="auto",
+        description="Several targets: together: each is forecast from what all of them have been; apart: each from its "
+        "own history, by one network; auto: by which tells more of the end of the training part.",
+    )
     likelihood: Literal["gaussian", "student-t", "negative-binomial", "quantiles"] | Auto = Field(
         default="auto",
         description="What is said of a value to come: a distribution, or quantiles; auto: negative-binomial for small "

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from gatewise.data.frequency import Frequency
+from gatewise.data.times import write_times
 
 
 @dataclass(frozen=True)
@@ -60,14 +61,16 @@ class SeriesTable:
         """Numbers for a report, ready for JSON."""
         lengths = np.array([len(series) for series in self.series])
         observed = [series.times[: len(series)] for series in self.series]
+        ends = np.array([min(times[0] for times in observed), max(times[-1] for times in observed)])
+        first, last = write_times(ends, self.time_format)
         return {
             "source": self.source,
             "series": len(self.series),
             "frequency": str(self.frequency),
             "season": self.frequency.season,
             "steps": {"total": int(lengths.sum()), "shortest": int(lengths.min()), "longest": int(lengths.max())},
-            "first_time": str(min(times[0] for times in observed)),
-            "last_time": str(max(times[-1] for times in observed)),
+            "first_time": first,
+            "last_time": last,
             "targets": list(self.target_names),
             "known": list(self.known_names),
             "static": [*self.static_number_names, *self.static_label_names],

@@ -66,16 +66,19 @@ def split_series(
     training_end = lengths - held_out if training is None else np.full_like(lengths, training)
     for series, length, end, held in zip(table.series, lengths, training_end, held_out, strict=True):
         if end + held > length or end < horizon:
-            wanted = f"training = {training}, " if training is not None else ""
+            wanted = {"training": training, "validation": validation, "test": test}
+            given = [f"{name} = {amount:g}" for name, amount in wanted.items() if amount]
+            parts = " and ".join([", ".join(given[:-1]), given[-1]] if len(given) > 1 else given)
+            least = f"a training of at least the horizon, {horizon}"
             raise DataError(
-                f"{series.place}: {length} steps are too few for {wanted}validation = {validation} and test = {test}, "
-                f"and a training of at least the horizon, {horizon}; give a longer series, or hold out less"
+                f"{series.place}: {length} steps are too few for {f'{parts}, and {least}' if parts else least}; give a "
+                f"longer series{', or hold out less' if held else ''}"
             )
     for name, amount in (("validation", validation), ("test", test)):
         short = np.flatnonzero((steps[name] > 0) & (steps[name] < horizon) | ((steps[name] == 0) & (amount > 0)))
         if len(short):
             raise DataError(
-                f"{table.series[short[0]].place}: {name} = {amount} is {steps[name][short[0]]} of "
+                f"{table.series[short[0]].place}: {name} = {amount:g} is {steps[name][short[0]]} of "
                 f"{lengths[short[0]]} steps, shorter than the horizon, {horizon}"
             )
     rules = tuple(

@@ -39,6 +39,10 @@ def summary(run: Run) -> str:
         f"of {model.hidden_size:,} units{size}"
     )
     windows = f"{run.environment['windows']:,} windows of {run.environment['series']:,} series"
+    targets = len(run.data["series"]["targets"]) if run.data else 1
+    if targets > 1:
+        how = "each from its own history" if model.targets == "apart" else "each from the history of all"
+        windows += f" with {targets} targets, {how}"
     if last is None or last["step"] == 0:
         return f"{what}, is to be trained on {windows}. No step has been recorded yet."
     done = f"{what}, was trained on {windows} for {last['step']:,} steps (epoch {last['epoch']})"
@@ -82,7 +86,9 @@ def backtest(run: Run) -> dict[str, Any] | None:
             write = METRICS[key].write
             interval = f"{write(metric['low'])} to {write(metric['high'])}" if metric["low"] < metric["high"] else "–"
             others = [write(each[key]) if key in each else "–" for each in evaluation["baselines"].values()]
-            rows.append([METRICS[key].name, write(metric["value"]), interval, *others])
+            rows.append(
+                [METRICS[key].name[0].upper() + METRICS[key].name[1:], write(metric["value"]), interval, *others]
+            )
         parts.append(
             {
                 "name": part,
@@ -94,7 +100,7 @@ def backtest(run: Run) -> dict[str, Any] | None:
                 "baselines": list(evaluation["baselines"]),
                 "rows": rows,
                 "blocks": any(metric["low"] < metric["high"] for metric in evaluation["metrics"].values()),
-                "level": percent(evaluation["level"]),
+                "level": f"{evaluation['level']:.0%}",
             }
         )
     return {"parts": parts}
@@ -120,7 +126,7 @@ def pictures(run: Run) -> dict[str, Any] | None:
         )
         worse = f"{picture['rank']:.0%} of the windows are forecast better"
         drawings.append({"of": of, "first": first, "rank": worse, "drawing": Markup(drawing)})
-    return {"part": part, "level": percent(evaluation["level"]), "drawings": drawings}
+    return {"part": part, "level": f"{evaluation['level']:.0%}", "drawings": drawings}
 
 
 def targets(run: Run) -> dict[str, Any] | None:

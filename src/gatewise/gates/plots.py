@@ -9,7 +9,7 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from html import escape
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from gatewise.gates.numbers import HIGHEST_LOSS, perplexity, plain
 
@@ -27,6 +27,8 @@ PAGE_COLORS = {
 }
 MOST_POINTS = 300  # of a curve: more than the eye tells apart on a page's width
 FONT_SIZE = 12  # CSS pixels
+CHARACTER = 7  # of a date, on average, in CSS pixels
+PLOTTED = 0.9  # of a drawing's width
 
 
 class Curve(NamedTuple):
@@ -264,14 +266,32 @@ def forecast_curve(
     axes.set_ylim(min(shown) - margin, max(shown) + margin)
     axes.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: plain(value)))
-    places = sorted({0, len(history), len(times) - 1} if len(history) > len(times) / 4 else {0, len(times) - 1})
-    axes.xaxis.set_major_locator(FixedLocator(places))
+    places = _dated(len(history), [*map(len, times)], width)
+    axes.xaxis.set_major_locator(FixedLocator(list(places)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda place, _: str(times[round(place)])))
-    labels = axes.get_xticklabels()
-    labels[0].set_horizontalalignment("left")
-    labels[-1].set_horizontalalignment("right")
+    for tick, alignment in zip(axes.get_xticklabels(), places.values(), strict=True):
+        tick.set_horizontalalignment(alignment)
     axes.set_xlabel("")
     return _svg(figure, name, label)
+
+
+def _dated(origin: int, lengths: Sequence[int], width: int) -> dict[int, Literal["left", "center", "right"]]:
+    """Which times are written below a forecast, and how they are aligned: the first, and where there is room the
+    origin of the forecast, and the last.
+
+    lengths: of the times, in characters.
+    """
+    last = len(lengths) - 1
+    across = width * PLOTTED / CHARACTER  # in characters
+    places: dict[int, Literal["left", "center", "right"]] = {0: "left"}
+    middle = origin / last * across
+    used = lengths[0] + 1
+    if 0 < origin < last and middle - lengths[origin] / 2 > used:
+        places[origin] = "center"
+        used = middle + lengths[origin] / 2 + 1
+    if across - lengths[last] > used:
+        places[last] = "right"
+    return places
 
 
 def step_curve(

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from gatewise.errors import InputError
 from gatewise.layers.recurrent import RecurrentLayer
 from gatewise.layers.state import map_state
-from gatewise.models.distributions import HEADS, Likelihood
+from gatewise.models.distributions import HEADS, Likelihood, quantiles_of
 
 MakeLayer = Callable[..., RecurrentLayer]
 SMALLEST_SPREAD = 1e-6
@@ -109,7 +109,34 @@ class Base(nn.Module):
 
 
 class ForecasterNetwork(nn.Module):
-    """What both ways of forecasting share: sizes, the distribution's head, scaling.
+    """What a forecaster's network can be asked."""
+
+    def loss(self, window: Window, future: Tensor) -> Tensor:
+        """The mean cost of the values that came, (N, B, K)."""
+        raise NotImplementedError
+
+    def paths(self, window: Window, count: int) -> Tensor:
+        """`count` drawn futures (count, N, B, K), by torch's random generator."""
+        raise NotImplementedError
+
+    def quantiles(self, window: Window, levels: Tensor, draws: int) -> Tensor:
+        """The values below which the parts `levels` (Q,) of what may come lie, (Q, N, B, K).
+
+        draws: from so many drawn futures, where there is no formula.
+        """
+        return quantiles_of(self.paths(window, draws), levels)
+
+    def activations(self, window: Window) -> Iterator[tuple[str, Tensor]]:
+        """The name and the output (steps, B, ...) of each layer in the order of computation; the last is the head's."""
+        raise NotImplementedError
+
+    def as_sequential(self) -> NoReturn:
+        """Raises InputError: what a forecaster reads beside its history has no place in a chain of layers."""
+        raise InputError(f"{type(self).__name__}: a forecaster cannot be carried to other libraries")
+
+
+class JointForecaster(ForecasterNetwork):
+    """What both ways of forecasting share: sizes, the distribution's head; all targets are read and forecast at once.
 
     make_layer: a recurrent layer of the family, such as gatewise.GRU or a partial of it.
     season: steps after which a series repeats itself, None if it does not.
@@ -141,24 +168,8 @@ class ForecasterNetwork(nn.Module):
         """The names of the recurrent layers, and the sizes of their inputs."""
         raise NotImplementedError
 
-    def loss(self, window: Window, future: Tensor) -> Tensor:
-        """The mean cost of the values that came, (N, B, K)."""
-        raise NotImplementedError
 
-    def paths(self, window: Window, count: int) -> Tensor:
-        """`count` drawn futures (count, N, B, K), by torch's random generator."""
-        raise NotImplementedError
-
-    def activations(self, window: Window) -> Iterator[tuple[str, Tensor]]:
-        """The name and the output (steps, B, ...) of each layer in the order of computation; the last is the head's."""
-        raise NotImplementedError
-
-    def as_sequential(self) -> NoReturn:
-        """Raises InputError: what a forecaster reads beside its history has no place in a chain of layers."""
-        raise InputError(f"{type(self).__name__}: a forecaster cannot be carried to other libraries")
-
-
-class DirectForecaster(ForecasterNetwork):
+class DirectForecaster(JointForecaster):
     """All steps ahead at once: an encoder over the history, a decoder over what is known of the time to come.
 
     The decoder reads no forecast of its own, but the seasonal naive one, which the head's distribution is centred on:
@@ -178,7 +189,7 @@ class DirectForecaster(ForecasterNetwork):
         history = scaling_of(window.history, self.likelihood).scaled(window.history)
         yield "scaled history", history
         past, ahead = window.covariates.split([len(history), window.horizon])
-        y, state = self.encoder(self.dropout(_joined(history, past, window.static)))
+        y, state = self.encoder(_joined(self.dropout(history), past, window.static))
         yield "encoder", y
         lags = self.base.lags(history, window.horizon)
         y, _ = self.decoder(_joined(lags.flatten(-2), ahead, window.static), state)
@@ -203,8 +214,15 @@ class DirectForecaster(ForecasterNetwork):
         parameters = self._distributions(window)
         return scaling.restored(self.head.draw(parameters, scaling.spread, count))
 
+    @torch.no_grad()
+    def quantiles(self, window: Window, levels: Tensor, draws: int) -> Tensor:
+        """Those of the distributions, (Q, N, B, K); draws: from so many of them where there is no formula."""
+        scaling = scaling_of(window.history, self.likelihood)
+        parameters = self._distributions(window)
+        return scaling.restored(self.head.quantiles(parameters, scaling.spread, levels, draws))
 
-class RecurrentForecaster(ForecasterNetwork):
+
+class RecurrentForecaster(JointForecaster):
     """Step after step, each from the value before: the state is carried on into the time to come.
 
     A step reads the value before and the one a season before, which the head's distribution is centred on (without a
@@ -282,7 +300,7 @@ def _joined(*parts: Tensor) -> Tensor:
     return torch.cat([part.expand(*steps, part.shape[-1]) for part in parts], -1)
 
 
-NETWORKS: dict[Literal["direct", "recurrent"], type[ForecasterNetwork]] = {
+NETWORKS: dict[Literal["direct", "recurrent"], type[JointForecaster]] = {
     "direct": DirectForecaster,
     "recurrent": RecurrentForecaster,
 }

@@ -1,6 +1,6 @@
 """How good forecasts are: of a value, of an interval, of a distribution. Arrays are NumPy's, float64 inside.
 
-Notation: N steps ahead, K targets, windows W; `drawn` are futures (draws, W, N, K), each value's draws in rising order.
+Notation: N steps ahead, K targets, W windows.
 """
 
 import numpy as np
@@ -31,26 +31,25 @@ def smape(values: Array, forecast: Array) -> Array:
     return np.divide(200 * np.abs(values - forecast), size, out=np.zeros_like(size), where=size > 0)
 
 
-def crps(values: Array, drawn: Array) -> Array:
+def crps(values: Array, quantiles: Array) -> Array:
     """The continuous ranked probability score of each value, in its unit; smaller is better: (W, N, K).
 
-    E|X - y| - E|X - X'| / 2 over the draws (Gneiting, Raftery, "Strictly Proper Scoring Rules, Prediction, and
-    Estimation", 2007, equation 21), the second mean over all pairs of different draws, so that few draws do not
-    favour a narrow distribution. values (W, N, K); two or more draws.
+    Twice the pinball loss, as a mean over all levels (Laio, Tamea, "Verification Tools for Probabilistic Forecasts of
+    Continuous Hydrological Variables", 2007, equation 7), here over Q that are evenly apart. values (W, N, K);
+    quantiles (Q, W, N, K), at `even_levels`.
     """
-    count = len(drawn)
-    # Sum over pairs of |x_i - x_j| = sum of (2 i - count + 1) x_i over the rising draws.
-    spread = np.tensordot(2.0 * np.arange(count) - count + 1, drawn, 1) / (count * (count - 1) / 2)
-    return np.abs(drawn - values).mean(0) - spread / 2
+    total = np.zeros(values.shape)
+    for level, quantile in zip(even_levels(len(quantiles)), quantiles, strict=True):
+        above = values - quantile
+        total += np.maximum(level * above, (level - 1) * above)
+    return 2 * total / len(quantiles)
 
 
-def quantile(drawn: Array, part: float) -> Array:
-    """The value below which a part of the draws lies, (W, N, K); between two of them linearly."""
-    place = part * (len(drawn) - 1)
-    below = min(int(place), len(drawn) - 2)
-    return drawn[below] + (place - below) * (drawn[below + 1] - drawn[below])
+def even_levels(count: int) -> Array:
+    """The middles of `count` equal parts of 0 to 1."""
+    return (np.arange(count) + 0.5) / count
 
 
-def interval(drawn: Array, level: float) -> tuple[Array, Array]:
-    """The lower and the upper end of the central interval that holds `level` of the draws, (W, N, K) each."""
-    return quantile(drawn, (1 - level) / 2), quantile(drawn, (1 + level) / 2)
+def ends(level: float) -> tuple[float, float]:
+    """The levels between which the central interval lies that holds the part `level`."""
+    return (1 - level) / 2, (1 + level) / 2

@@ -3,7 +3,7 @@
 import json
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -21,29 +21,27 @@ from gatewise.config import (
     ForecasterTraining,
     Reset,
 )
-from gatewise.config.forecaster import columns_of
 from gatewise.data.series import SeriesTable
 from gatewise.data.series_arrays import series_of
 from gatewise.data.series_encoding import Panel, SeriesEncoding
-from gatewise.data.series_splits import SeriesSplit, forecast_origins
-from gatewise.data.series_table import read_series
-from gatewise.data.series_windows import SeriesWindows
+from gatewise.data.series_splits import forecast_origins
 from gatewise.data.times import write_times
 from gatewise.errors import ConfigError, DataError
 from gatewise.models.distributions import Likelihood
 from gatewise.models.forecaster import NETWORKS, ForecasterNetwork
 from gatewise.models.recurrent_layers import recurrent_layers
+from gatewise.models.separate_targets import SeparateTargets
 from gatewise.run_folder import RunFolder, atomic_write
 from gatewise.training.checkpoint import load_checkpoint, load_weights
 from gatewise.training.choices import Choices, settled
 from gatewise.training.environment import choose_device, environment, settings
 from gatewise.training.estimator import Estimator, Prepared
 from gatewise.training.fitted import Fitted
-from gatewise.training.forecast_scores import interval, quantile
 from gatewise.training.forecaster_choices import decide
-from gatewise.training.forecaster_task import ForecasterTask, window_of
+from gatewise.training.forecaster_task import ForecasterTask
 from gatewise.training.forecasting import ForecastEvaluation, Rolling
-from gatewise.training.kept_data import Part, keep, read_kept, same
+from gatewise.training.futures import Futures
+from gatewise.training.kept_data import keep, read_kept, same
 from gatewise.training.loop import TrainingResult
 from gatewise.training.naive_forecasts import NaiveForecasts
 from gatewise.training.observer import Observer
@@ -51,46 +49,11 @@ from gatewise.training.parameters import RandomState
 from gatewise.training.plan import ExamplePlan, plan_examples
 from gatewise.training.resumption import check_unchanged, say_other_threads
 from gatewise.training.saved_model import read_job, read_model, write_documents, write_job
+from gatewise.training.series_training import SeriesTraining, Source, read_source
 
-DRAWS = 400  # of a forecast's future, whose quantiles are wanted
+DRAWS = 400  # of a forecast's future, where its quantiles have no formula
 LEVEL = 0.8  # of an interval, unless another one is asked for
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
-MOST_VALIDATED = 1000  # windows of a validation in the course of a training; the one at its end is made on all
-Source = str | Path | SeriesTable | Any  # a file, or series in memory
-
-
-@dataclass(frozen=True)
-class Training:
-    """The series of a training, and where its parts end: (N,) each, of training, validation and test."""
-
-    panel: Panel
-    ends: np.ndarray
-
-    def origins(self, part: str, context: int, horizon: int, stride: int = 1) -> np.ndarray:
-        """(W, 2): of every window of a part the series and the first step that is forecast."""
-        start, end = SeriesSplit(*self.ends.T, rules=()).part(part)
-        return forecast_origins(start, end, context=context, horizon=horizon, stride=stride)
-
-    def kept(self) -> dict[str, Part]:
-        """As it is kept in a run."""
-        panel = self.panel
-        columns = {
-            "times": panel.times,
-            "values": panel.values,
-            "known": panel.known,
-            "static": panel.static,
-            "ends": self.ends,
-        }
-        return {"training": Part(columns, panel.places, panel.names)}
-
-    @classmethod
-    def of(cls, parts: dict[str, Part]) -> Self:
-        """What `kept` gave."""
-        part = parts["training"]
-        columns: Any = part.columns
-        names = part.texts or []
-        panel = Panel(names, part.places, columns["times"], columns["values"], columns["known"], columns["static"])
-        return cls(panel, columns["ends"])
 
 
 class Forecaster(Estimator[ForecasterJob]):
@@ -132,6 +95,7 @@ class Forecaster(Estimator[ForecasterJob]):
         context: int | Auto = "auto",
         season: int | Auto | None = "auto",
         mode: Literal["direct", "recurrent"] = "direct",
+        targets: Literal["together", "apart"] | Auto = "auto",
         likelihood: Likelihood | Auto = "auto",
         cell: Cell = "gru",
         reset: Reset = "after",
@@ -147,6 +111,7 @@ class Forecaster(Estimator[ForecasterJob]):
         self.context = context
         self.season = season
         self.mode: Literal["direct", "recurrent"] = mode
+        self.targets: Literal["together", "apart"] | Auto = targets
         self.likelihood: Likelihood | Auto = likelihood
         self.cell: Cell = cell
         self.reset: Reset = reset
@@ -180,13 +145,13 @@ class Forecaster(Estimator[ForecasterJob]):
         KeyboardInterrupt). Raises ConfigError, DataError, RunError, BackendError, NonFiniteLoss.
         """
         job = self._job(read_job(RunFolder(run), self.job_type.task) if resume and run is not None else None)
-        source = None if series is None else _read(series, job.data)
+        source = None if series is None else read_source(series, job.data)
         return self._fit(source, run, job, resume=resume, overwrite=overwrite, observer=observer)
 
     def plan(self, series: Source) -> ExamplePlan:
         """What `fit` would take, from a few steps of which nothing is kept. Raises what `fit` would raise first."""
         job = self._job(None)
-        table = _read(series, job.data)
+        table = read_source(series, job.data)
         device = choose_device(job.training.device)
         temporary = tempfile.TemporaryDirectory(prefix="gatewise-", ignore_cleanup_errors=True)
         with temporary as folder, settings(job.training, device):
@@ -214,6 +179,12 @@ class Forecaster(Estimator[ForecasterJob]):
         origins = forecast_origins(
             starts, lengths, context=int(model.context), horizon=int(model.horizon), stride=stride
         )
+        if not len(origins):
+            longest = int(lengths.argmax())
+            raise DataError(
+                f"{panel.places[longest]}: {lengths[longest]} steps are too few: the model reads {model.context} steps "
+                f"and forecasts {model.horizon}, so a series needs {int(model.context) + int(model.horizon)}"
+            )
         return self._backtest(panel, origins, notes, level)
 
     def score(self, series: Source, y: Any = None) -> float:
@@ -231,7 +202,7 @@ class Forecaster(Estimator[ForecasterJob]):
         horizon: steps to forecast, those of the training unless given; a direct forecaster can do no more.
         Raises DataError: a series shorter than the context; too few rows to come of what is known in advance.
         """
-        return self._forecast(series, horizon, draws, seed)[1]
+        return self._futures(series, horizon, draws, seed).paths()
 
     def predict(
         self,
@@ -247,26 +218,10 @@ class Forecaster(Estimator[ForecasterJob]):
 
         Its columns: id (where there are ids), time, target, point (the median), mean, lower and upper (of the central
         interval that holds what comes with the probability `level`), and a column for each quantile, such as q0.05.
-        The rest is as in `predict_paths`.
+        draws: from so many futures where there is no formula, for counts and with mode = "recurrent". The rest is as
+        in `predict_paths`.
         """
-        panel, paths, times = self._forecast(series, horizon, draws, seed)
-        tables = []
-        for name, drawn in paths.items():
-            drawn = np.sort(drawn, axis=0)
-            low, high = interval(drawn, level)
-            columns = {"point": quantile(drawn, 0.5), "mean": drawn.mean(0), "lower": low, "upper": high}
-            columns |= {f"q{part:g}": quantile(drawn, part) for part in quantiles}
-            steps, targets = drawn.shape[1:]
-            table = {
-                "id": [name] * (steps * targets),
-                "time": np.repeat(times[name], targets),
-                "target": list(self.encoding.target_names) * steps,
-                **{key: values.ravel() for key, values in columns.items()},
-            }
-            tables.append(pl.DataFrame(table))
-        del panel
-        found = pl.concat(tables)
-        return found if self.encoding.id_name else found.drop("id")
+        return self._futures(series, horizon, draws, seed).table(level, quantiles)
 
     def predict_rows(self, source: str | Path) -> list[dict[str, Any]]:
         """The rows of `predict`, times written as in the data."""
@@ -310,7 +265,7 @@ class Forecaster(Estimator[ForecasterJob]):
         split, self.encoding = decide(choices, source)
         job = choices.job
         held = [split.training_end, split.validation_end, split.test_end]
-        training = Training(self.encoding.encode(source), np.stack(held, axis=1))
+        training = SeriesTraining(self.encoding.encode(source), np.stack(held, axis=1))
         self._naive = NaiveForecasts.fit(training.panel, split.validation_end, _baseline_season(job, source))
         network = self._network(job).to(device)
         task = self._task(network, job, training)
@@ -347,8 +302,8 @@ class Forecaster(Estimator[ForecasterJob]):
         checkpoint = load_checkpoint(folder.checkpoint)
         self._read_documents(documents)
         parts = read_kept(folder.examples, checkpoint.data)
-        training = Training.of(parts)
-        if source is not None and not same(Training(self.encoding.encode(source), training.ends).kept(), parts):
+        training = SeriesTraining.of(parts)
+        if source is not None and not same(SeriesTraining(self.encoding.encode(source), training.ends).kept(), parts):
             raise DataError(
                 f"{source.source}: not the series that {folder.path} is trained on; resume it with its own, or with "
                 "none, for the run has kept them"
@@ -368,8 +323,12 @@ class Forecaster(Estimator[ForecasterJob]):
         layers = partial(_layers, cell=model.cell, reset=model.reset, backend=model.backend)
         assert model.likelihood != "auto"
         assert model.season != "auto"
-        return NETWORKS[model.mode](
-            *self.encoding.sizes,
+        targets, covariates, static = self.encoding.sizes
+        apart = model.targets == "apart" and targets > 1
+        network = NETWORKS[model.mode](
+            1 if apart else targets,
+            covariates,
+            static + targets if apart else static,
             make_layer=layers,
             hidden_size=int(model.hidden_size),
             num_layers=model.num_layers,
@@ -377,27 +336,10 @@ class Forecaster(Estimator[ForecasterJob]):
             likelihood=model.likelihood,
             season=model.season,
         )
+        return SeparateTargets(network, targets) if apart else network
 
-    def _task(self, network: ForecasterNetwork, job: ForecasterJob, training: Training) -> ForecasterTask:
-        lengths = {"context": int(job.model.context), "horizon": int(job.model.horizon)}
-        panel = training.panel
-        scaled = [self.encoding.scaled(values) for values in panel.values]
-
-        def windows(part: str, batch_size: int, stride: int = 1) -> SeriesWindows:
-            origins = training.origins(part, **lengths, stride=stride)
-            return SeriesWindows(
-                scaled,
-                list(panel.known),
-                panel.static,
-                origins,
-                **lengths,
-                batch_size=batch_size,
-                seed=job.training.seed,
-            )
-
-        count = len(training.origins("validation", **lengths))
-        validation = windows("validation", 256, -(-count // MOST_VALIDATED)) if count else None
-        return ForecasterTask(network, windows("training", int(job.training.batch_size)), validation)
+    def _task(self, network: ForecasterNetwork, job: ForecasterJob, training: SeriesTraining) -> ForecasterTask:
+        return ForecasterTask(network, *training.windows(self.encoding, job))
 
     def _documents(self) -> dict[str, str]:
         return {"series": self.encoding.to_json(), "baseline": self._naive.to_json()}
@@ -427,43 +369,18 @@ class Forecaster(Estimator[ForecasterJob]):
         seen = self._naive.seen_until.get(panel.names[row])
         return 0 if seen is None else int(np.searchsorted(panel.times[row][: len(panel.values[row])], seen, "right"))
 
-    def _forecast(
-        self, series: Source, horizon: int | None, draws: int, seed: int
-    ) -> tuple[Panel, dict[str, np.ndarray], dict[str, np.ndarray]]:
-        """The panel; of each series by its id drawn futures (draws, N, K), and their times (N,)."""
+    def _futures(self, series: Source, horizon: int | None, draws: int, seed: int) -> Futures:
         self._check_fitted()
-        model, context = self.config.model, int(self.config.model.context)
+        model = self.config.model
         trained = int(model.horizon)
-        steps = horizon or trained
+        steps = trained if horizon is None else horizon
         if steps < 1 or (steps > trained and model.mode == "direct"):
             raise ConfigError(
                 f"Forecaster.predict: horizon: expected 1 to {trained} steps, as it was trained, got {steps}; train "
                 "with a larger model.horizon, or model.mode = recurrent"
             )
-        panel = self.encoding.encode(self._table(series))
-        panel = self.encoding.with_times_after(panel, steps)
-        for values, place in zip(panel.values, panel.places, strict=True):
-            if len(values) < context:
-                raise DataError(
-                    f"{place}: {len(values)} steps are too few: the model reads {context} steps before its forecast"
-                )
-        to_come = np.zeros((steps, len(self.encoding.target_names)), np.float32)
-        scaled = [np.concatenate([self.encoding.scaled(values), to_come]) for values in panel.values]
-        origins = np.stack([np.arange(len(panel)), panel.values.lengths], axis=1)
-        windows = SeriesWindows(
-            scaled, list(panel.known), panel.static, origins, context=context, horizon=steps, batch_size=64
-        )
-        device = next(self.network.parameters()).device
-        paths: dict[str, np.ndarray] = {}
-        times: dict[str, np.ndarray] = {}
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            torch.manual_seed(seed)
-            for batch in windows.in_order():
-                drawn = self.encoding.restored(self.network.paths(window_of(batch, device), draws).cpu().numpy())
-                for b, (row, origin) in enumerate(zip(batch.series, batch.origins, strict=True)):
-                    paths[panel.names[row]] = drawn[:, :, b]
-                    times[panel.names[row]] = self.encoding.times_of(panel.times[row][origin : origin + steps])
-        return panel, paths, times
+        panel = self.encoding.with_times_after(self.encoding.encode(self._table(series)), steps)
+        return Futures(self.network, self.encoding, panel, int(model.context), steps, draws, seed)
 
     def _conclude(self, folder: RunFolder, observer: Observer) -> None:
         """Judge the best weights on what was held out, and write evaluation.json."""
@@ -480,26 +397,7 @@ class Forecaster(Estimator[ForecasterJob]):
         document = {name: asdict(evaluation) for name, evaluation in self.evaluations.items()}
         atomic_write(folder.evaluation, json.dumps(document, indent=1).encode())
 
-    _kept: Training  # while it is trained
-
-
-def _read(series: Source, data: ForecasterData) -> SeriesTable:
-    """The series of a file, as the configuration says; or those in memory. Raises DataError."""
-    if isinstance(series, SeriesTable):
-        return series
-    if not isinstance(series, str | Path):
-        return series_of(series)
-    return read_series(
-        series,
-        target_columns=columns_of(data.target_columns),
-        time_column=data.time_column,
-        time_format=data.time_format,
-        id_column=data.id_column,
-        known_columns=columns_of(data.known_columns),
-        static_columns=columns_of(data.static_columns),
-        frequency=data.frequency,
-        missing=data.missing,
-    )
+    _kept: SeriesTraining  # while it is trained
 
 
 def _baseline_season(job: ForecasterJob, table: SeriesTable) -> int | None:

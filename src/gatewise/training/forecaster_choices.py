@@ -8,6 +8,7 @@ import numpy as np
 
 from gatewise.config import ForecasterJob
 from gatewise.data.calendar import cycles_of
+from gatewise.data.dependence import error_with_others
 from gatewise.data.seasonality import find_season
 from gatewise.data.series import SeriesTable
 from gatewise.data.series_encoding import SeriesEncoding
@@ -19,7 +20,9 @@ HORIZON = 10  # where no season of the calendar says what people want to know
 SMALL_COUNTS = 20  # a median below which whole numbers are counts rather than measurements
 FEW, MANY = 500, 20_000  # windows
 BATCHES = 1_000, 100_000  # windows from which on a batch is larger
-STEPS = 4_000  # of a training: within a few minutes on two cores
+TOGETHER = 0.9  # of the error that the own past leaves: the most that a forecast from all targets may leave
+LEAST_APART = 4  # windows in a batch
+STEPS = 2_500  # of a training: within a few minutes on two cores
 EPOCHS = 3, 100
 BETWEEN = 20  # steps between validations at least: with few windows, an epoch of three steps is no progress to judge
 
@@ -34,6 +37,7 @@ def decide(choices: Choices[ForecasterJob], table: SeriesTable) -> tuple[SeriesS
     training = [series.values[:end] for series, end in zip(table.series, split.training_end, strict=True)]
     season = _season(choices, table, training, horizon)
     context = _context(choices, [len(values) for values in training], season, horizon)
+    apart = _targets(choices, training, context, horizon) == "apart"
     likelihood = _likelihood(choices, training)
     cycles = _calendar(choices, table, split)
     encoding = SeriesEncoding.fit(
@@ -44,7 +48,8 @@ def decide(choices: Choices[ForecasterJob], table: SeriesTable) -> tuple[SeriesS
     reason = f"{windows:,} windows to learn from"
     choices.choose("model", "hidden_size", by_size(windows, 32, 64, 128, FEW, MANY), reason)
     choices.choose("model", "dropout", by_size(windows, 0.1, 0.1, 0.1, FEW, MANY), reason)
-    _training(choices, windows, bool((split.validation_end > split.training_end).any()))
+    rows = len(table.target_names) if apart else 1  # that a window becomes
+    _training(choices, windows, rows, bool((split.validation_end > split.training_end).any()))
     return split, encoding
 
 
@@ -97,6 +102,17 @@ def _context(choices: Choices[ForecasterJob], lengths: list[int], season: int | 
     return context
 
 
+def _targets(choices: Choices[ForecasterJob], training: list[np.ndarray], context: int, horizon: int) -> str:
+    if training[0].shape[1] < 2:
+        choices.drop("model", "targets", "together")
+        return "together"
+    left = error_with_others(training, context, horizon) if choices.job.model.targets == "auto" else None
+    if left is None:
+        return choices.choose("model", "targets", "apart", "too few windows to tell what one says of another")
+    reason = f"with the others' past a linear forecast leaves {left:.0%} of the error that it leaves with the own"
+    return choices.choose("model", "targets", "together" if left <= TOGETHER else "apart", reason)
+
+
 def _likelihood(choices: Choices[ForecasterJob], training: list[np.ndarray]) -> str:
     values = np.concatenate([each.ravel() for each in training])
     counts = bool((values >= 0).all() and (values == np.round(values)).all() and np.median(values) < SMALL_COUNTS)
@@ -105,8 +121,11 @@ def _likelihood(choices: Choices[ForecasterJob], training: list[np.ndarray]) -> 
     return choices.choose("model", "likelihood", "student-t", "the targets are measurements, and outliers may come")
 
 
-def _training(choices: Choices[ForecasterJob], windows: int, validates: bool) -> None:
-    size = choices.choose("training", "batch_size", by_size(windows, 16, 32, 64, *BATCHES), f"{windows:,} windows")
+def _training(choices: Choices[ForecasterJob], windows: int, rows: int, validates: bool) -> None:
+    size, reason = by_size(windows, 16, 32, 64, *BATCHES), f"{windows:,} windows"
+    if rows > 1:  # they are alike in what they teach, so a batch has more of them, but not as many more
+        size, reason = min(size, max(LEAST_APART, -(-2 * size // rows))), f"{reason} of {rows} targets each"
+    size = choices.choose("training", "batch_size", size, reason)
     batches = max(1, -(-windows // size))
     epochs = min(max(-(-STEPS // batches), EPOCHS[0]), EPOCHS[1])
     reason = f"{batches:,} batches in each, {batches * epochs:,} steps in all"

@@ -7,7 +7,7 @@ Notation: W windows, N steps ahead, K targets. Errors are in deviations of each 
 part, so that targets of any unit can be averaged; `targets` has them in the units of the data.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -18,11 +18,12 @@ from gatewise.data.series_windows import SeriesWindows
 from gatewise.data.times import write_times
 from gatewise.models.forecaster import ForecasterNetwork
 from gatewise.training.bootstrap import Interval, intervals
-from gatewise.training.forecast_scores import crps, interval, quantile, smape
+from gatewise.training.forecast_scores import crps, ends, even_levels, smape
 from gatewise.training.forecaster_task import window_of
 
-DRAWS = 100  # of each window's future
-BATCH_VALUES = 2_000_000  # drawn at once
+LEVELS = 50  # of the distribution of each value, which the CRPS is a mean over
+DRAWS = 200  # of each window's future, where its quantiles have no formula
+BATCH_VALUES = 2_000_000  # of all draws that are made at once
 FEWEST_BLOCKS = 5  # of windows that do not overlap: from fewer no interval can be drawn
 PICTURES = 6
 
@@ -45,7 +46,7 @@ class TargetScores:
 class ForecastPicture:
     """One forecast of one target against what came: so good that `rank` per cent of the windows have a smaller error.
 
-    times: of history and future, as the data write them. point (the median of the draws), lower, upper, actual: N.
+    times: of history and future, as the data write them. point (the median), lower, upper, actual: N.
     """
 
     series: str
@@ -123,10 +124,11 @@ class Rolling:
         """The evaluation over all windows, the same for the same seed."""
         names = ["model", "naive", *(["seasonal naive"] if self.season else [])]
         errors = {name: _Errors() for name in names}
-        for batch, drawn in self._forecasts(np.arange(len(self.origins)), DRAWS):
+        levels = even_levels(LEVELS).tolist()
+        for batch, (low, point, high, *said) in self._forecasts(np.arange(len(self.origins)), levels):
             past, actual = self._values(batch, -self.context, 0), self._values(batch, 0, self.horizon)
-            errors["model"].add(actual, quantile(drawn, 0.5))
-            errors["model"].add_draws(actual, drawn, self.level)
+            errors["model"].add(actual, point)
+            errors["model"].add_distribution(actual, np.stack(said), low, high)
             errors["naive"].add(actual, np.repeat(past[:, -1:], self.horizon, axis=1))
             if self.season:
                 ahead = np.arange(self.horizon) % self.season
@@ -156,9 +158,13 @@ class Rolling:
     def _scales(self) -> np.ndarray:
         return self.naive_errors[self.origins[:, 0]]
 
-    def _forecasts(self, rows: np.ndarray, draws: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Of a batch of windows their rows, and draws (draws, B, N, K), rising, in the units of the data."""
-        size = max(1, BATCH_VALUES // (draws * self.horizon * len(self.encoding.target_names)))
+    def _forecasts(self, rows: np.ndarray, levels: Sequence[float]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Of a batch of windows their rows, and (3 + Q, B, N, K) in the units of the data: the lower end of the
+        interval, the median, the upper end, and the quantiles at Q levels.
+        """
+        low, high = ends(self.level)
+        wanted = torch.tensor([low, 0.5, high, *levels], dtype=torch.float32)
+        size = max(1, BATCH_VALUES // (DRAWS * self.horizon * len(self.encoding.target_names)))
         scaled = [self.encoding.scaled(values) for values in self.panel.values]
         lengths = {"context": self.context, "horizon": self.horizon}
         windows = SeriesWindows(
@@ -169,9 +175,9 @@ class Rolling:
             torch.manual_seed(self.seed)
             for start in range(0, len(rows), size):
                 batch = rows[start : start + size]
-                paths = self.network.paths(window_of(windows.cut(batch), device), draws)
-                drawn = np.sort(paths.transpose(1, 2).cpu().numpy(), axis=0)
-                yield batch, self.encoding.restored(drawn)
+                window = window_of(windows.cut(batch), device)
+                said = self.network.quantiles(window, wanted.to(device), DRAWS).transpose(1, 2).cpu().numpy()
+                yield batch, self.encoding.restored(said)
 
     def _values(self, rows: np.ndarray, start: int, end: int) -> np.ndarray:
         """The values from `start` to `end` steps after the origin of each window, (B, steps, K)."""
@@ -208,9 +214,7 @@ class Rolling:
         rows = order[np.round(parts * (len(order) - 1)).astype(int)]
         shown: list[ForecastPicture] = []
         targets = self.encoding.target_names
-        for batch, draws in self._forecasts(rows, 4 * DRAWS):
-            low, high = interval(draws, self.level)
-            point = quantile(draws, 0.5)
+        for batch, (low, point, high) in self._forecasts(rows, ()):
             history = self._values(batch, -min(self.context, 3 * self.horizon), 0)
             actual = self._values(batch, 0, self.horizon)
             for b, row in enumerate(batch):
@@ -236,9 +240,8 @@ class _Errors:
         self._add("squared", (actual - forecast) ** 2)
         self._add("smape", smape(actual, forecast))
 
-    def add_draws(self, actual: np.ndarray, drawn: np.ndarray, level: float) -> None:
-        low, high = interval(drawn, level)
-        self._add("crps", crps(actual, drawn))
+    def add_distribution(self, actual: np.ndarray, said: np.ndarray, low: np.ndarray, high: np.ndarray) -> None:
+        self._add("crps", crps(actual, said))
         self._add("coverage", ((actual >= low) & (actual <= high)).astype(np.float64))
 
     def _add(self, name: str, values: np.ndarray) -> None:
@@ -309,7 +312,8 @@ def _by_block(values: np.ndarray, blocks: np.ndarray) -> tuple[np.ndarray, np.nd
 def verdict(metrics: dict[str, Interval], baseline: dict[str, float], name: str) -> str:
     """Whether a model of these metrics is better than a baseline, in a sentence."""
     skill = metrics["skill"]
-    change = f"{abs(100 * skill.value):.0f}% {'smaller' if skill.value > 0 else 'larger'}"
+    change = f"{abs(100 * skill.value):.0f}%"
+    change = "the same" if change == "0%" else f"{change} {'smaller' if skill.value > 0 else 'larger'}"
     figures = f"its mean error is {change}"
     if "mase" in metrics and "mase" in baseline:
         figures += f", MASE {metrics['mase'].value:.3f} against {baseline['mase']:.3f}"
