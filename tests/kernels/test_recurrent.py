@@ -20,7 +20,8 @@ if ops.native_status().available:
 
 pytestmark = pytest.mark.skipif(not ops.native_status().available, reason=str(ops.native_status().reason))
 
-GATES = {"gru_after": 3, "gru_before": 3, "lstm": 4, "rnn_tanh": 1, "rnn_relu": 1}
+CELLS = reference.CELLS
+REGULARISABLE = [name for name, cell in CELLS.items() if cell.has_recurrent_weights]
 WEIGHTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 GAINS = ("norm_ih", "norm_hh", "norm_c", "norm_c_bias")
 REGULARISED = ("dropout", "zoneout", "norm", "dropout zoneout norm", "dropout expectation norm")
@@ -61,7 +62,7 @@ class Case:
 
 CASES = st.builds(
     Case,
-    cell=st.sampled_from([*GATES]),
+    cell=st.sampled_from([*CELLS]),
     steps=st.integers(1, 20),
     batch=st.integers(1, 20),
     inputs=SIZES,
@@ -74,7 +75,9 @@ CASES = st.builds(
     threads=st.sampled_from([1, 2, 3]),
     seed=st.integers(0, 2**16),
 )
-REGULARISED_CASES = st.builds(replace, CASES, regularised=st.sampled_from(REGULARISED))
+REGULARISED_CASES = st.builds(
+    replace, CASES, cell=st.sampled_from(REGULARISABLE), regularised=st.sampled_from(REGULARISED)
+)
 
 
 def tensors_of(case: Case) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -84,15 +87,16 @@ def tensors_of(case: Case) -> tuple[dict[str, Any], dict[str, Any]]:
     def uniform(limit: float, *size: int) -> Tensor:
         return (2 * torch.rand(size, generator=random) - 1) * limit
 
-    rows, limit = GATES[case.cell] * case.hidden, 1.5 / case.hidden**0.5
+    of, limit = CELLS[case.cell], 1.5 / case.hidden**0.5
+    rows, recurrent = of.blocks * case.hidden, of.has_recurrent_weights
     tensors = {
         "x": uniform(1, case.steps, case.batch, case.inputs),
         "h0": uniform(1, case.batch, case.hidden),
-        "c0": uniform(1, case.batch, case.hidden) if case.cell == "lstm" else None,
+        "c0": uniform(1, case.batch, case.hidden) if of.states > 1 else None,
         "weight_ih": uniform(limit, rows, case.inputs),
-        "weight_hh": uniform(limit, rows, case.hidden),
+        "weight_hh": uniform(limit, rows, case.hidden) if recurrent else None,
         "bias_ih": uniform(1, rows) if case.bias else None,
-        "bias_hh": uniform(1, rows) if case.bias else None,
+        "bias_hh": uniform(1, rows) if case.bias and recurrent else None,
     }
     how: dict[str, Any] = {"reverse": case.reverse}
     if case.ragged or case.packed:
@@ -117,7 +121,7 @@ def tensors_of(case: Case) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def regularisation_of(case: Case, random: torch.Generator) -> Regularisation:
     """What regularises a case, with random masks (T, B, H) and gains."""
-    lstm, rows, masks = case.cell == "lstm", GATES[case.cell] * case.hidden, {}
+    lstm, rows, masks = case.cell == "lstm", CELLS[case.cell].blocks * case.hidden, {}
     if "dropout" in case.regularised:
         masks["dropout"] = (torch.rand(case.batch, case.hidden, generator=random) < 0.7) / 0.7
     for name, p in (("zoneout_h", 0.3), ("zoneout_c", 0.6))[: 1 + lstm]:
@@ -190,7 +194,7 @@ def check_regularised(case: Case) -> None:
 
 
 @pytest.mark.parametrize("threads", [1, 2], ids=["1-thread", "2-threads"])
-@pytest.mark.parametrize("cell", ["lstm", "rnn_tanh", "rnn_relu"])
+@pytest.mark.parametrize("cell", [cell for cell in CELLS if not cell.startswith("gru")])
 @pytest.mark.parametrize("shape", SHAPES, ids="T{0[0]}-B{0[1]}-I{0[2]}-H{0[3]}".format)
 def test_shapes(shape, cell, threads):
     check(Case(cell, *shape, threads=threads))
@@ -203,7 +207,7 @@ def test_any_rows(case):
 
 
 @pytest.mark.parametrize("regularised", REGULARISED)
-@pytest.mark.parametrize("cell", GATES)
+@pytest.mark.parametrize("cell", REGULARISABLE)
 @pytest.mark.parametrize("shape", [SHAPES[i] for i in (0, 4, 7, 8)], ids="T{0[0]}-B{0[1]}-I{0[2]}-H{0[3]}".format)
 def test_regularised_shapes(shape, cell, regularised):
     check_regularised(Case(cell, *shape, regularised=regularised))
@@ -217,7 +221,7 @@ def test_any_regularised_rows(case):
 
 @settings(max_examples=60, deadline=None)
 @given(
-    st.sampled_from([*GATES]),
+    st.sampled_from([*CELLS]),
     st.integers(1, 12),
     st.sampled_from([1, 2, 5, 9, 20, 40]),
     st.sampled_from([1, 5, 16, 33, 130]),
@@ -243,25 +247,26 @@ def test_a_row_alone_equals_the_row_in_a_batch(cell, steps, batch, hidden, rever
         assert all(torch.equal(s[row], a[0]) for s, a in zip(last, last_alone, strict=True))
 
 
-@pytest.mark.parametrize("cell", GATES)
+@pytest.mark.parametrize("cell", CELLS)
 def test_padding_is_neither_read_nor_given_a_gradient(cell):
     case = Case(cell, 9, 6, 5, 20, ragged=True)
     tensors, how = tensors_of(case)
     states = [tensors[name] for name in ("h0", "c0") if tensors[name] is not None]
-    weights = [tensors[name].requires_grad_() for name in WEIGHTS]
+    weights = [tensors[name] for name in WEIGHTS]
+    leaves = [weight.requires_grad_() for weight in weights if weight is not None]
     valid = (torch.arange(9).unsqueeze(1) < how["lengths"]).unsqueeze(-1)
     outcomes = []
     for padding in (0.0, torch.nan):
         x = torch.where(valid, tensors["x"], padding).requires_grad_()
         y, last, _ = native_recurrent.recurrent(cell, x, states, weights, **how)
-        gradients = torch.autograd.grad(y.sum() + last[0].sum(), [x, *weights])
+        gradients = torch.autograd.grad(y.sum() + last[0].sum(), [x, *leaves])
         assert not gradients[0].masked_select(~valid).any()
         outcomes.append([y, *last, *gradients])
     for a, b in zip(*outcomes, strict=True):
         assert torch.equal(a, b)
 
 
-@pytest.mark.parametrize("cell", GATES)
+@pytest.mark.parametrize("cell", CELLS)
 def test_registration(cell):
     # Padding leaves a part of what is saved undefined, by which the last check would compare.
     some = ("test_schema", "test_autograd_registration", "test_faketensor")
@@ -277,7 +282,7 @@ def test_registration(cell):
         torch.library.opcheck(torch.ops.gatewise.recurrent.default, (*leaves, *rows), test_utils=checks)
 
 
-@pytest.mark.parametrize("cell", GATES)
+@pytest.mark.parametrize("cell", REGULARISABLE)
 def test_registration_of_what_is_regularised(cell):
     checks = ("test_schema", "test_autograd_registration", "test_faketensor")
     for case in (
@@ -304,7 +309,7 @@ def test_checkpoints_change_nothing(case, every):
         torch.testing.assert_close(value, plain[name], rtol=1e-5, atol=atol, msg=name)
 
 
-@pytest.mark.parametrize("cell", GATES)
+@pytest.mark.parametrize("cell", CELLS)
 def test_bfloat16_with_lengths(cell):
     case = Case(cell, 9, 6, 5, 20, ragged=True, resets=True)
     tensors, how = tensors_of(case)

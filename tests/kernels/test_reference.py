@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from gatewise.kernels import reference
+from gatewise.kernels.regularisation import Regularisation
 
 RESETS = ("after", "before")
 T, B, I, H = 4, 3, 5, 2  # noqa: E741
@@ -165,33 +166,33 @@ def test_any_dtype(reset, dtype):
     torch.testing.assert_close(y.double(), exact, rtol=0, atol=16 * torch.finfo(dtype).eps)
 
 
-# LSTM and RNN
+# The others, and the whole family
 
 
-CELLS = {  # blocks of H rows in the weights, states
-    "gru_after": (3, 1),
-    "gru_before": (3, 1),
-    "lstm": (4, 2),
-    "rnn_tanh": (1, 1),
-    "rnn_relu": (1, 1),
-}
-every_cell = pytest.mark.parametrize("cell", CELLS)
+every_cell = pytest.mark.parametrize("cell", reference.CELLS)
 R = 1  # state of an LSTM with projection
 
 
 def cell_arguments(cell: str, *, projection: bool = False) -> tuple[Tensor, list[Tensor], list[Tensor]]:
     """x, the states and the weights of a cell in float64, all different."""
     random = torch.Generator().manual_seed(0)
-    rows, count = CELLS[cell]
+    of = reference.CELLS[cell]
+    rows, count = of.blocks * H, of.states
     size = R if projection else H
     shapes = [(T, B, I), (B, size), (B, H)][: 1 + count]
-    shapes += [(rows * H, I), (rows * H, size), (rows * H,), (rows * H,)] + [(R, H)] * projection
+    shapes += [(rows, I), (rows, size), (rows,), (rows,)] if of.has_recurrent_weights else [(rows, I), (rows,)]
+    shapes += [(R, H)] * projection
     x, *others = (torch.randn(shape, dtype=torch.float64, generator=random).requires_grad_() for shape in shapes)
     return x, others[:count], others[count:]
 
 
+def all_of(cell: str, weights: list[Tensor]) -> list[Any]:
+    """The weights as `recurrent` takes them."""
+    return [*weights] if reference.CELLS[cell].has_recurrent_weights else [weights[0], None, weights[1], None]
+
+
 def run(cell: str, x: Tensor, states: list[Tensor], weights: list[Tensor], **how: Any) -> tuple[Tensor, ...]:
-    y, last, _ = reference.recurrent(cell, x, states, weights, **how)
+    y, last, _ = reference.recurrent(cell, x, states, all_of(cell, weights), **how)
     return y, *last
 
 
@@ -224,6 +225,47 @@ def test_rnn_is_the_equation_by_hand(nonlinearity):
     expected = sums.tanh() if nonlinearity == "tanh" else sums.clamp(min=0)
     result = reference.rnn_step(x[0], h, weight_ih, weight_hh, bias_ih, bias_hh, nonlinearity)
     torch.testing.assert_close(result, expected)
+
+
+@pytest.mark.parametrize("candidate", ["linear", "positive"])
+def test_mingru_is_the_equations_by_hand(candidate):
+    """Feng 2024, one number at a time, with the paper's z, which takes the candidate, and its g."""
+    x, (h,), (weight_ih, bias_ih) = cell_arguments(f"mingru_{candidate}")
+    result = reference.mingru_step(x[0], h, weight_ih, bias_ih, candidate)
+    signs = set()
+    for row in range(B):
+        for j in range(H):
+            keeps = weight_ih[j] @ x[0, row] + bias_ih[j]
+            a = weight_ih[H + j] @ x[0, row] + bias_ih[H + j]
+            z = 1 - 1 / (1 + torch.exp(-keeps))
+            g = a if candidate == "linear" else a + 0.5 if a >= 0 else 1 / (1 + torch.exp(-a))
+            signs.add(bool(a >= 0))
+            torch.testing.assert_close(result[row, j], (1 - z) * h[row, j] + z * g)
+    assert signs == {True, False}
+
+
+def test_a_positive_candidate_keeps_the_state_positive():
+    x, (h,), weights = cell_arguments("mingru_positive")
+    y, _ = run("mingru_positive", 5 * x, [h.abs()], weights)
+    assert (y > 0).all()
+    assert (run("mingru_linear", 5 * x, [h.abs()], weights)[0] < 0).any()
+
+
+@pytest.mark.parametrize("candidate", ["linear", "positive"])
+def test_a_mingru_keeps_and_takes_as_z_says(candidate):
+    x, (h,), (weight_ih, bias_ih) = cell_arguments(f"mingru_{candidate}")
+    for z in (0, 1):
+        bias, gates = bias_ih.detach().clone(), {}
+        bias[:H] = 1000 * (2 * z - 1)
+        result = reference.mingru_step(x[0], h, weight_ih, bias, candidate, gates)
+        assert torch.equal(result, h if z else gates["n"])
+
+
+def test_a_mingru_has_nothing_that_is_regularised():
+    x, states, weights = cell_arguments("mingru_linear")
+    more = Regularisation(zoneout_h=0.5)
+    with pytest.raises(TypeError, match="unexpected keyword argument 'regularisation'"):
+        reference.step("mingru_linear", x[0], states, all_of("mingru_linear", weights), regularisation=more)
 
 
 def test_the_cell_keeps_and_takes_as_its_gates_say():
@@ -260,7 +302,7 @@ HOWS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("how", HOWS.values(), ids=HOWS)
-@pytest.mark.parametrize(("cell", "projection"), [*((cell, False) for cell in CELLS), ("lstm", True)])
+@pytest.mark.parametrize(("cell", "projection"), [*((cell, False) for cell in reference.CELLS), ("lstm", True)])
 def test_derivatives_of_every_cell(cell, projection, how):
     x, states, weights = cell_arguments(cell, projection=projection)
     count = len(states)
@@ -276,6 +318,7 @@ def test_derivatives_of_every_cell(cell, projection, how):
 @every_cell
 def test_packed_rows_are_those_of_the_padded_batch(cell, reverse):
     x, states, weights = cell_arguments(cell)
+    weights = all_of(cell, weights)
     lengths = torch.tensor([4, 3, 1])
     resets = torch.rand(T, B, generator=torch.Generator().manual_seed(1)) < 0.4
     packed = torch.nn.utils.rnn.pack_padded_sequence(x, lengths)
@@ -286,7 +329,7 @@ def test_packed_rows_are_those_of_the_padded_batch(cell, reverse):
         cell, packed.data, states, weights, resets=marks, packed=True, **how
     )
     assert packed_gates is not None
-    assert tuple(packed_gates) == (*reference.GATES[cell], "h")
+    assert tuple(packed_gates) == (*reference.CELLS[cell].gates, "h")
     pad = torch.nn.utils.rnn.pad_packed_sequence
     torch.testing.assert_close(pad(packed._replace(data=z))[0], y, rtol=0, atol=0)
     torch.testing.assert_close(packed_last, last, rtol=0, atol=0)

@@ -1,4 +1,4 @@
-"""Checks of what gru(), lstm() and rnn() are given: one error for each cause, in words that say what to do."""
+"""Checks of what the functions of `ops` are given: one error for each cause, in words that say what to do."""
 
 from collections.abc import Sequence
 
@@ -22,7 +22,7 @@ def check_tensors(
     if len(shape) != (3 if rows is None else 2) or h0.dim() != 2:
         axes = "(T, B, I)" if rows is None else "(sum of lengths, I)"
         raise ShapeError(f"{op}: expected x {axes} and h0 (B, H), got {tuple(x.shape)} and {tuple(h0.shape)}")
-    if (weights[2] is None) != (weights[3] is None):
+    if weights[1] is not None and (weights[2] is None) != (weights[3] is None):
         raise ShapeError(f"{op}: expected both bias_ih and bias_hh or neither, got one of them")
     if shape[0] == 0:
         raise ShapeError(f"{op}: expected at least one step in x (T, B, I), got {tuple(x.shape)}")

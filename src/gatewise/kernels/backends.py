@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from gatewise.errors import BackendError, InputError
-from gatewise.kernels import packing, reference, torch_kernels
+from gatewise.kernels import packing, reference, scan, torch_kernels
 from gatewise.kernels.regularisation import Regularisation
 
 try:
@@ -48,12 +48,13 @@ def run(
         more = (lengths, batch_sizes, resets, return_gates, checkpoint_every, regularisation)
         return _run_natively(cell, x, states, weights, reverse, *more)
     how: dict[str, Any] = {"reverse": reverse, "lengths": lengths, "checkpoint_every": checkpoint_every}
-    if backend == "torch":
+    if backend == "torch" and cell not in scan.CELLS:
         return *torch_kernels.recurrent(cell, x, states, weights, batch_sizes=batch_sizes, **how), None
     if batch_sizes is not None:
         how |= {"packed": True, "lengths": packing.lengths_of(batch_sizes)}
     how |= {"resets": resets, "return_gates": return_gates, "regularisation": regularisation}
-    return reference.recurrent(cell, x, states, weights, **how)
+    recurrent = scan.recurrent if backend == "torch" else reference.recurrent
+    return recurrent(cell, x, states, weights, **how)
 
 
 def _choose(
@@ -74,6 +75,8 @@ def _choose(
         lack = _native_lacks(weights, lengths, return_gates, regularisation)
         if suits_native and lack is None and native_recurrent is not None:
             return "native"
+        if backend == "auto" and cell in scan.CELLS:
+            return "torch"
         if backend == "auto":
             # Of some of its kernels torch has no rule for vmap, or for derivatives in forward mode.
             torch_can = (
@@ -115,7 +118,9 @@ def _native_lacks(weights, lengths, return_gates, regularisation) -> str | None:
 
 
 def _torch_lacks(cell, lengths, resets, return_gates, regularisation) -> str | None:
-    """What keeps torch's kernels from serving a call; None if nothing does."""
+    """What keeps torch's kernels, or the scan, from serving a call; None if nothing does."""
+    if cell in scan.CELLS:
+        return None
     if cell not in torch_kernels.CELLS:
         return "reset='before'"
     if resets is not None:

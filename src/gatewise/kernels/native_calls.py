@@ -138,8 +138,8 @@ def _rows(lengths: Tensor | None, resets: Tensor | None, reverse: bool, packed: 
     return _address(lengths), packed, reverse, *_sequence(resets, False, packed)
 
 
-def _biases(bias_ih: Tensor | None, bias_hh: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
-    return (None, None) if bias_ih is None or bias_hh is None else (bias_ih.contiguous(), bias_hh.contiguous())
+def _contiguous(*tensors: Tensor | None) -> Any:
+    return [None if tensor is None else tensor.contiguous() for tensor in tensors]
 
 
 def forward(
@@ -158,8 +158,7 @@ def forward(
         y, hn, cn, saved = forward(*wide, lengths=lengths, resets=resets, regularisation=more, **how)
         return y.bfloat16(), hn.bfloat16(), None if cn is None else cn.bfloat16(), saved
     x, h0, c0 = rows_contiguous(x), rows_contiguous(h0), None if c0 is None else rows_contiguous(c0)
-    weight_ih, weight_hh = weight_ih.contiguous(), weight_hh.contiguous()
-    bias_ih, bias_hh = _biases(bias_ih, bias_hh)
+    weight_ih, weight_hh, bias_ih, bias_hh = _contiguous(weight_ih, weight_hh, bias_ih, bias_hh)
     number = CELLS[cell]
     batch, hidden_size = h0.shape
     shape = (*x.shape[:-1], hidden_size)
@@ -173,7 +172,7 @@ def forward(
     backwards = reverse and lengths is None and resets is None
     arguments = (
         *(number, _steps(x, lengths, packed), batch, x.shape[-1], hidden_size),
-        *(weight_ih.data_ptr(), weight_hh.data_ptr(), _address(bias_ih), _address(bias_hh)),
+        *(weight_ih.data_ptr(), _address(weight_hh), _address(bias_ih), _address(bias_hh)),
         *_sequence(x, backwards, packed),
         *(*_state(h0), *_state(c0)),
         *_sequence(y, backwards, packed),
@@ -216,6 +215,11 @@ def _extension(regularisation: Regularisation, backwards: bool, packed: bool, gr
     return extension, held
 
 
+def slots(cell: str) -> int:
+    """Slots of H numbers, padded, that a plain cell saves of a step; those of its gates are the last ones."""
+    return _native.slots(CELLS[cell])
+
+
 def saved_width(cell: str, hidden_size: int, regularisation: Regularisation | None) -> int:
     """Floats of a row that a forward sweep saves of a step."""
     if regularisation is None or regularisation.norm_ih is None:
@@ -252,7 +256,7 @@ def panels(hidden_size):
 def new_gradients(x, h0, c0, weight_ih, weight_hh, wanted):
     """Memory for the gradients of the seven tensors, and of the gains; None for one that is not wanted."""
     rows, hidden_size = weight_ih.shape[0], h0.shape[1]
-    shapes = (x.shape, h0.shape, h0.shape, weight_ih.shape, weight_hh.shape, (rows,), (rows,))
+    shapes = (x.shape, h0.shape, h0.shape, weight_ih.shape, (rows, hidden_size), (rows,), (rows,))
     shapes = (*shapes, (rows,), (rows,), (hidden_size,), (hidden_size,))
     return [x.new_empty(shape) if want else None for shape, want in zip(shapes, wanted, strict=False)]
 
@@ -274,8 +278,8 @@ def backward(
         dtypes = [torch.bfloat16] * 7 + [gain if gain is None else gain.dtype for gain in gains]
         return [gradient if gradient is None else gradient.to(d) for gradient, d in zip(gradients, dtypes, strict=True)]
     x, h0, c0 = rows_contiguous(x), rows_contiguous(h0), None if c0 is None else rows_contiguous(c0)
-    weight_ih, weight_hh = weight_ih.contiguous(), weight_hh.contiguous()
-    bias_ih, bias_hh = _biases(bias_ih, bias_hh) if every else (None, None)
+    weight_ih, weight_hh = _contiguous(weight_ih, weight_hh)
+    bias_ih, bias_hh = _contiguous(bias_ih, bias_hh) if every else (None, None)
     dy = None if dy is None else rows_contiguous(dy)
     dhn = None if dhn is None else rows_contiguous(dhn)
     dcn = None if dcn is None else rows_contiguous(dcn)
@@ -287,7 +291,7 @@ def backward(
     backwards = reverse and lengths is None and resets is None
     arguments = (
         *(CELLS[cell], _steps(x, lengths, packed), batch, x.shape[-1], hidden_size),
-        *(weight_ih.data_ptr(), weight_hh.data_ptr(), _address(bias_ih), _address(bias_hh)),
+        *(weight_ih.data_ptr(), _address(weight_hh), _address(bias_ih), _address(bias_hh)),
         *_sequence(x, backwards, packed),
         *(*_state(h0), *_state(c0)),
         *_sequence(y, backwards, packed),

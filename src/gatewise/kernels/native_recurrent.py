@@ -73,7 +73,7 @@ def followed(tensors) -> bool:
 
 
 _TENSORS = (
-    "Tensor x, Tensor h0, Tensor? c0, Tensor weight_ih, Tensor weight_hh, Tensor? bias_ih, Tensor? bias_hh, "
+    "Tensor x, Tensor h0, Tensor? c0, Tensor weight_ih, Tensor? weight_hh, Tensor? bias_ih, Tensor? bias_hh, "
     "Tensor? lengths, Tensor? resets"
 )
 _CHOICES = "str cell, bool reverse, bool packed"
@@ -195,22 +195,12 @@ def direct(run, save_for_backward, gradients) -> type[torch.autograd.Function]:
 _Recurrent = direct(forward, _save_for_backward, _gradients)
 
 
-# Of each cell the slots that it saves, by name; hn = W_hn h + b_hn is nobody's business.
-_SLOTS = {
-    "gru_after": ("hn", "r", "z", "n"),
-    "gru_before": ("r", "z", "n"),
-    "lstm": ("i", "f", "g", "o", "c"),
-    "rnn_tanh": ("h",),
-    "rnn_relu": ("h",),
-}
-
-
 def gates_of(cell, y, saved, reverse, lengths, packed) -> reference.Gates:
     """The gates by name, each as y is, from what the forward sweep saved: rows in the order of the sweep."""
-    names = _SLOTS[cell]
-    slots = saved.detach().unflatten(-1, (len(names), -1))[..., : y.shape[-1]].to(y.dtype)
-    slots = _in_order_of_time(slots, reverse, lengths, packed)
-    gates = {name: gate.contiguous() for name, gate in zip(names, slots.unbind(-2), strict=True) if name != "hn"}
+    names = reference.CELLS[cell].gates  # of the last slots that are saved
+    slots = saved.detach().unflatten(-1, (native_calls.slots(cell), -1))[..., : y.shape[-1]].to(y.dtype)
+    slots = _in_order_of_time(slots, reverse, lengths, packed).unbind(-2)
+    gates = {name: gate.contiguous() for name, gate in zip(names, slots[len(slots) - len(names) :], strict=True)}
     return gates | {"h": y.detach()}
 
 

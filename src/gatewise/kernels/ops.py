@@ -1,11 +1,12 @@
-"""gru(), lstm(), rnn(): a whole sequence through the recurrence, by the backend that serves it best.
+"""gru(), lstm(), rnn(), mingru(): a whole sequence through the recurrence, by the backend that serves it best.
 
 What they share:
 
     x (T, B, I): inputs; or (sum of lengths, I), packed, with batch_sizes.
     bias_ih, bias_hh: both None if there are none.
     backend: "native" (float32 and bfloat16 on the CPU), "torch" (no reset="before", no resets, no gates,
-        no regularisation), "reference" (anything), or "auto": the first of these that can serve.
+        no regularisation; of mingru() all, by a scan), "reference" (anything), or "auto": the first of these that can
+        serve.
     reverse: run from the last step to the first; y stays in the order of x, the last state is that after step 0.
     lengths (B,) integer: steps of each row, in any order, from 0 to T. What comes after them is read by none; y and the
         gates are zeros there. A row's last state is that after its last real step, in reverse after step 0.
@@ -39,10 +40,22 @@ from gatewise.kernels import arguments, backends
 from gatewise.kernels.backends import BACKENDS, NATIVE_DTYPES, native_calls
 from gatewise.kernels.regularisation import Regularisation
 
-__all__ = ["BACKENDS", "NATIVE_DTYPES", "NONLINEARITIES", "RESETS", "gru", "lstm", "native_status", "rnn"]
+__all__ = [
+    "BACKENDS",
+    "CANDIDATES",
+    "NATIVE_DTYPES",
+    "NONLINEARITIES",
+    "RESETS",
+    "gru",
+    "lstm",
+    "mingru",
+    "native_status",
+    "rnn",
+]
 
 RESETS = ("after", "before")
 NONLINEARITIES = ("tanh", "relu")
+CANDIDATES = ("linear", "positive")
 AUTOCAST_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 _AUTOCAST_DEVICES = ("cpu", "cuda", "mps", "xpu")
 
@@ -179,8 +192,41 @@ def rnn(
     return (y, hn, gates) if return_gates else (y, hn)
 
 
+def mingru(
+    x: Tensor,
+    h0: Tensor,
+    weight_ih: Tensor,
+    bias_ih: Tensor | None,
+    *,
+    candidate: str = "linear",
+    backend: str = "auto",
+    reverse: bool = False,
+    lengths: Tensor | None = None,
+    batch_sizes: Tensor | None = None,
+    resets: Tensor | None = None,
+    return_gates: bool = False,
+    checkpoint_every: int | None = None,
+) -> tuple[Any, ...]:
+    """The states of a whole sequence: y (T, B, H), and the last one: hn (B, H); gates z, n, h if asked for.
+
+    The equations are those of `gatewise.kernels.reference.mingru_step`.
+
+    h0 (B, H): first state; weight_ih (2H, I), bias_ih (2H,): the rows of the gates z, n, one below the other.
+    candidate: "linear" or "positive". All else, and the errors, are at the top of this module; there are no recurrent
+    weights, so that there is nothing to regularise.
+    """
+    cell = _MINGRU_CELLS.get(candidate)
+    if cell is None:
+        raise InputError(f"mingru: unknown candidate {candidate!r}; expected one of {', '.join(CANDIDATES)}")
+    weights = (weight_ih, None, bias_ih, None)
+    more = (reverse, lengths, batch_sizes, resets, return_gates, checkpoint_every, None)
+    y, (hn,), gates = _recurrent("mingru", cell, 2, backend, x, (h0,), weights, *more)
+    return (y, hn, gates) if return_gates else (y, hn)
+
+
 _GRU_CELLS = {reset: f"gru_{reset}" for reset in RESETS}
 _RNN_CELLS = {nonlinearity: f"rnn_{nonlinearity}" for nonlinearity in NONLINEARITIES}
+_MINGRU_CELLS = {candidate: f"mingru_{candidate}" for candidate in CANDIDATES}
 
 
 def _recurrent(

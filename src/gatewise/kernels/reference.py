@@ -8,13 +8,18 @@ Sources, each with torch's names, biases and order of gates:
   "Learning to Forget: Continual Prediction with LSTM", 2000; the projection is that of Sak, Senior, Beaufays, "Long
   Short-Term Memory Recurrent Neural Network Architectures for Large Scale Acoustic Modeling", 2014, section 2.2.
 - RNN: Elman, "Finding Structure in Time", 1990.
+- minGRU: Feng, Tung, Ahmed, Bengio, Hajimirsadeghi, "Were RNNs All We Needed?", 2024, section 3.1, and appendix B for
+  the positive candidate; z = 1 keeps the state, as in the GRU.
 
 What a step is given as `regularisation` extends its equations: m is the mask of recurrent dropout, k that of zoneout,
 LN a normalisation and its gain; `gatewise.kernels.regularisation` defines them and names their sources. Without it, m
 is 1, k is 0, and LN changes nothing.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,16 +29,9 @@ from torch.utils.checkpoint import checkpoint
 from gatewise.kernels import packing
 from gatewise.kernels.regularisation import NONE, Regularisation, kept, normalised, product
 
-# What a step notes of its gates; to it comes "h", the state.
-GATES = {
-    "gru_after": ("r", "z", "n"),
-    "gru_before": ("r", "z", "n"),
-    "lstm": ("i", "f", "g", "o", "c"),
-    "rnn_tanh": (),
-    "rnn_relu": (),
-}
 Gates = dict[str, Tensor]
-Weights = Sequence[Tensor | None]  # weight_ih, weight_hh, bias_ih, bias_hh, and weight_hr of an LSTM with projection
+# weight_ih, weight_hh, bias_ih, bias_hh, and weight_hr of an LSTM with projection; of a minGRU None for those of h
+Weights = Sequence[Tensor | None]
 
 
 def gru_step(
@@ -171,6 +169,65 @@ def rnn_step(
     return kept(more.zoneout_h, h, function(sums))  # (1)
 
 
+def mingru_step(
+    x: Tensor,
+    h: Tensor,
+    weight_ih: Tensor,
+    bias_ih: Tensor | None,
+    candidate: str,
+    gates: Gates | None = None,
+) -> Tensor:
+    """The state after one step.
+
+    (1) z = sigmoid(W_iz x + b_iz)                             update gate: how much of the past is kept
+    (2) n = W_in x + b_in                                      candidate="linear"
+    (2) n = g(W_in x + b_in)                                   candidate="positive"
+        g(a) = a + 0.5 where a >= 0, else sigmoid(a)
+    (3) h' = (1 - z) * n + z * h                               new state
+
+    The paper's z_t is 1 - z: it says how much of the candidate is taken. It computes with logarithms where the
+    candidate is positive, which needs h0 > 0; these equations take any h0.
+
+    x (B, I): input; h (B, H): state; weight_ih (2H, I), bias_ih (2H,): the rows of the gates z, n, one below the other.
+    Any floating dtype, any device. gates: where z and n are noted.
+    """
+    a_z, a_n = linear(x, weight_ih, bias_ih).chunk(2, -1)  # each (B, H)
+    z = torch.sigmoid(a_z)  # (1)
+    n = a_n if candidate == "linear" else torch.where(a_n >= 0, a_n + 0.5, torch.sigmoid(a_n))  # (2)
+    if gates is not None:
+        gates.update(z=z, n=n)
+    return (1 - z) * n + z * h  # (3)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell of the family.
+
+    step(x, *states, *weights, gates=, regularisation=): the states after one step, or the one that there is.
+    blocks: of H rows that the weights have, one below the other.
+    gates: what a step notes of them; to it comes "h", the state.
+    states: h, or h and c.
+    has_recurrent_weights: weight_hh, on which regularisation acts, and bias_hh.
+    """
+
+    step: Callable[..., Tensor | tuple[Tensor, ...]]
+    blocks: int
+    gates: tuple[str, ...]
+    states: int = 1
+    has_recurrent_weights: bool = True
+
+
+CELLS = {
+    "gru_after": Cell(partial(gru_step, reset="after"), 3, ("r", "z", "n")),
+    "gru_before": Cell(partial(gru_step, reset="before"), 3, ("r", "z", "n")),
+    "lstm": Cell(lstm_step, 4, ("i", "f", "g", "o", "c"), states=2),
+    "rnn_tanh": Cell(partial(rnn_step, nonlinearity="tanh"), 1, ()),
+    "rnn_relu": Cell(partial(rnn_step, nonlinearity="relu"), 1, ()),
+    "mingru_linear": Cell(partial(mingru_step, candidate="linear"), 2, ("z", "n"), has_recurrent_weights=False),
+    "mingru_positive": Cell(partial(mingru_step, candidate="positive"), 2, ("z", "n"), has_recurrent_weights=False),
+}
+
+
 def step(
     cell: str,
     x: Tensor,
@@ -179,14 +236,57 @@ def step(
     gates: Gates | None = None,
     regularisation: Regularisation | None = None,
 ) -> list[Tensor]:
-    """The states of a cell, one of those in GATES, after one step."""
-    kind, _, variant = cell.partition("_")
-    given: list = [x, *states, *weights]
-    if kind == "gru":
-        return [gru_step(*given, reset=variant, gates=gates, regularisation=regularisation)]
-    if kind == "lstm":
-        return [*lstm_step(*given, gates=gates, regularisation=regularisation)]
-    return [rnn_step(*given, nonlinearity=variant, regularisation=regularisation)]
+    """The states of a cell, one of those in CELLS, after one step."""
+    of = CELLS[cell]
+    given = weights if of.has_recurrent_weights else (weights[0], weights[2])
+    how: dict[str, Any] = {"gates": gates} if of.gates else {}
+    if regularisation is not None:
+        how["regularisation"] = regularisation
+    new = of.step(x, *states, *given, **how)
+    return [new] if isinstance(new, Tensor) else [*new]
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """Steps in the order in which a sweep takes them."""
+
+    x: Tensor  # (S, B, I)
+    first: Sequence[Tensor]  # states (B, R) of a sequence that begins
+    begins: Tensor | None  # (S, B, 1) bool: before which steps that is so
+    valid: Tensor | None  # (S, B, 1) bool: the others leave the states as they are
+    regularisation: Regularisation | None
+
+    def part(self, start: int, stop: int) -> "Stretch":
+        """The steps from start to stop."""
+        return self.changed(lambda rows: rows[start:stop])
+
+    def changed(self, function: Callable[[Tensor], Tensor]) -> "Stretch":
+        """The same with the function's value in the place of all that has the axis of the steps."""
+        begins, valid = (None if rows is None else function(rows) for rows in (self.begins, self.valid))
+        more = self.regularisation and self.regularisation.with_masks(function)
+        return Stretch(function(self.x), self.first, begins, valid, more)
+
+
+def step_by_step(
+    cell: str, stretch: Stretch, now: Sequence[Tensor], weights: Weights, return_gates: bool
+) -> tuple[Tensor, list[Tensor], Gates]:
+    """The states h (S, B, R) after each step of a stretch, the states after the last one, and the gates."""
+    outputs, notes = [], []
+    for t in range(len(stretch.x)):
+        if stretch.begins is not None:
+            now = [torch.where(stretch.begins[t], first, s) for first, s in zip(stretch.first, now, strict=True)]
+        notes.append({})
+        more = stretch.regularisation and stretch.regularisation.with_masks(lambda mask, t=t: mask[t])
+        new = step(cell, stretch.x[t], now, weights, notes[-1] if return_gates else None, more)
+        if stretch.valid is not None:
+            new = [torch.where(stretch.valid[t], s, old) for s, old in zip(new, now, strict=True)]
+        now = new
+        outputs.append(now[0])
+    gates = {name: torch.stack([note[name] for note in notes]) for name in notes[0]}
+    return torch.stack(outputs), [*now], gates
+
+
+Sweep = Callable[[str, Stretch, Sequence[Tensor], Weights, bool], tuple[Tensor, list[Tensor], Gates]]
 
 
 def recurrent(
@@ -202,6 +302,7 @@ def recurrent(
     return_gates: bool = False,
     checkpoint_every: int | None = None,
     regularisation: Regularisation | None = None,
+    sweep: Sweep = step_by_step,
 ) -> tuple[Tensor, tuple[Tensor, ...], Gates | None]:
     """A cell over a whole sequence: y (T, B, R), the last states, and the gates of every step if they are asked for.
 
@@ -214,6 +315,7 @@ def recurrent(
         after step.
     resets (T, B) bool: where a new sequence begins: its first state is h0, in either direction.
     checkpoint_every: the backward sweep computes all else again from the states of every so many steps.
+    sweep: what computes a stretch.
     """
     if packed:
         assert lengths is not None
@@ -227,7 +329,7 @@ def recurrent(
         padded = x
     if lengths is not None:
         lengths = lengths.to(x.device)
-    more = (lengths, resets, return_gates, checkpoint_every, regularisation)
+    more = (lengths, resets, return_gates, checkpoint_every, regularisation, sweep)
     y, last, gates = _unroll(cell, padded, states, weights, reverse, *more)
     if packed:
         y = _collect(y, places)
@@ -235,7 +337,7 @@ def recurrent(
     return y, last, gates
 
 
-def _unroll(cell, x, states, weights, reverse, lengths, resets, return_gates, checkpoint_every, regularisation):
+def _unroll(cell, x, states, weights, reverse, lengths, resets, return_gates, checkpoint_every, regularisation, sweep):
     steps = len(x)
     valid = None if lengths is None else torch.arange(steps, device=x.device).unsqueeze(1) < lengths  # (T, B)
     if valid is not None:
@@ -247,33 +349,23 @@ def _unroll(cell, x, states, weights, reverse, lengths, resets, return_gates, ch
         resets = resets.unsqueeze(-1)
         if valid is not None:
             resets = resets & valid  # a mark in the padding does not touch the last state
+    whole = Stretch(x, states, resets, valid, regularisation)
+    if reverse:
+        whole = whole.changed(lambda rows: rows.flip(0))
 
-    def run(times, *now):
-        outputs, notes = [], []
-        for t in times:
-            if resets is not None:
-                now = tuple(torch.where(resets[t], first, s) for first, s in zip(states, now, strict=True))
-            notes.append({})
-            more = regularisation and regularisation.with_masks(lambda mask, t=t: mask[t])
-            new = step(cell, x[t], now, weights, notes[-1] if return_gates else None, more)
-            if valid is not None:
-                new = [torch.where(valid[t], s, old) for s, old in zip(new, now, strict=True)]
-            now = tuple(new)
-            outputs.append(now[0])
-        gates = {name: torch.stack([note[name] for note in notes]).detach() for name in notes[0]}
-        return torch.stack(outputs), list(now), gates
+    def run(start, stop, *now):
+        return sweep(cell, whole.part(start, stop), now, weights, return_gates)
 
-    order = range(steps - 1, -1, -1) if reverse else range(steps)
     if checkpoint_every is None:
-        y, last, gates = run(order, *states)
+        y, last, gates = run(0, steps, *states)
     else:
-        parts, last = [], list(states)
+        parts, last = [], states
         for start in range(0, steps, checkpoint_every):
-            part = recomputed(run, order[start : start + checkpoint_every], *last)
-            parts.append(part)
-            last = part[1]
+            parts.append(recomputed(run, start, start + checkpoint_every, *last))
+            last = parts[-1][1]
         y = torch.cat([part[0] for part in parts])
         gates = {name: torch.cat([part[2][name] for part in parts]) for name in parts[0][2]}
+    gates = {name: gate.detach() for name, gate in gates.items()}
     if reverse:
         y, gates = y.flip(0), {name: gate.flip(0) for name, gate in gates.items()}
     if valid is not None:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch._functorch.utils import unwrap_dead_wrappers
 
-from gatewise.kernels import reference
+from gatewise.kernels import reference, scan
 
 # Places among the arguments of both operators. Those of the backward go on: y, saved, dy, dhn, dcn, and the choices.
 _WEIGHTS = slice(3, 7)
@@ -139,8 +139,10 @@ def _second_gradients(ctx, *incoming: Any) -> Any:
     *inputs, lengths, resets, dy, dhn, dcn = unwrap_dead_wrappers(ctx.saved_tensors)
     how = {"reverse": ctx.reverse, "lengths": lengths, "packed": ctx.packed, "resets": resets}
 
+    recurrent = scan.recurrent if ctx.cell in scan.CELLS else reference.recurrent
+
     def run(x, h0, c0, *weights):
-        return reference.recurrent(ctx.cell, x, (h0,) if c0 is None else (h0, c0), weights, **how)
+        return recurrent(ctx.cell, x, (h0,) if c0 is None else (h0, c0), weights, **how)
 
     needs = [*ctx.needs_input_grad[:_LENGTHS], *ctx.needs_input_grad[_GRADS]]
     found = second_gradients(run, inputs, (dy, dhn, dcn), needs, ctx.wanted, incoming)
@@ -148,7 +150,7 @@ def _second_gradients(ctx, *incoming: Any) -> Any:
 
 
 def second_gradients(run, inputs, grads, needs, wanted, incoming) -> list[Any]:
-    """Gradients of what a backward operator gives, by the reference, which can be derived any number of times.
+    """Gradients of what a backward operator gives, in plain torch, which can be derived any number of times.
 
     run(*inputs): y, the last states, and more. grads: gradients of y and of the last states, each may be None; wanted:
     of which inputs the operator gives gradients; incoming: gradients of these. needs: of which inputs, and after them
@@ -171,7 +173,7 @@ def second_gradients(run, inputs, grads, needs, wanted, incoming) -> list[Any]:
 
 
 def _first_gradients(run, inputs, grads) -> list[Tensor | None]:
-    """What the backward operator gives, by the reference."""
+    """What the backward operator gives, in plain torch."""
     places = [place for place, tensor in enumerate(inputs) if tensor is not None]
 
     def forward(*sources: Tensor) -> tuple[Tensor, ...]:

@@ -13,9 +13,13 @@ namespace gatewise {
 
 using Doubles = std::vector<double>;
 
-constexpr Index gate_count(Cell cell) {
-    return cell == Cell::lstm ? 4 : cell == Cell::gru_after || cell == Cell::gru_before ? 3 : 1;
-}
+constexpr bool is_gru(Cell cell) { return cell == Cell::gru_after || cell == Cell::gru_before; }
+constexpr bool is_mingru(Cell cell) { return cell == Cell::mingru_linear || cell == Cell::mingru_positive; }
+
+constexpr Index gate_count(Cell cell) { return cell == Cell::lstm ? 4 : is_gru(cell) ? 3 : is_mingru(cell) ? 2 : 1; }
+
+// Whether there are weight_hh and bias_hh.
+constexpr bool has_recurrent_weights(Cell cell) { return !is_mingru(cell); }
 
 // Step `step` of row b of the sweep among those of a sequence, which are T * B, step by step, or packed.
 inline Index position(const Shape& s, Index step, Index b) {
@@ -33,8 +37,9 @@ inline bool begins(const Shape& s, Index step, Index b) {
 struct Inputs {
     Doubles x;          // (T, B, I), or packed
     Doubles h0, c0;     // (B, H)
-    Doubles weight_ih;  // (GH, I): the gates r, z, n of a GRU and i, f, g, o of an LSTM, one below the other
-    Doubles weight_hh;  // (GH, H)
+    // (GH, I): the gates r, z, n of a GRU, i, f, g, o of an LSTM and z, n of a minGRU, one below the other
+    Doubles weight_ih;
+    Doubles weight_hh;  // (GH, H); zeros where there are none
     Doubles bias_ih;    // (GH,)
     Doubles bias_hh;    // (GH,)
     Doubles dy;         // (T, B, H), or packed: gradient of y
@@ -50,7 +55,7 @@ struct Results {
     Doubles hn, cn;
     // As the inputs; dx is NaN where a row has ended.
     Doubles dx, dh0, dc0, dweight_ih, dweight_hh, dbias_ih, dbias_hh, dnorm_ih, dnorm_hh, dnorm_c, dnorm_c_bias;
-    double closest = 1;  // that a sum came to the kink of a relu
+    double closest = 1;  // that a sum came to the kink of a relu, or of a positive candidate
 };
 
 class Definition {
@@ -186,7 +191,7 @@ class Definition {
         const auto keep = [&](const Doubles& k, Index j, double old, double fresh) {
             return k[j] * old + (1 - k[j]) * fresh;
         };
-        if (cell_ == Cell::gru_after || cell_ == Cell::gru_before) {
+        if (is_gru(cell_)) {
             double *const r = gate(0), *const z = gate(1), *const n = gate(2);
             const bool after = cell_ == Cell::gru_after;
             multiply(0, 2 * H, s.seen);
@@ -217,6 +222,16 @@ class Definition {
                 if (!in_.norm_c_bias.empty()) s.m[j] += in_.norm_c_bias[j];
                 h[j] = keep(s.k_h, j, s.h[j], o[j] * std::tanh(s.m[j]));  // (6)
             }
+        } else if (is_mingru(cell_)) {
+            double *const z = gate(0), *const n = gate(1);
+            for (Index j = 0; j < H; ++j) {
+                z[j] = sigmoid(z[j]);                                                   // (1)
+                if (cell_ == Cell::mingru_positive) {
+                    out_.closest = std::min(out_.closest, std::abs(n[j]));
+                    n[j] = n[j] >= 0 ? n[j] + 0.5 : sigmoid(n[j]);                      // (2)
+                }
+                h[j] = (1 - z[j]) * n[j] + z[j] * s.h[j];                               // (3)
+            }
         } else {
             multiply(0, rows, s.seen);
             for (Index j = 0; j < H; ++j) {
@@ -245,7 +260,7 @@ class Definition {
             kept[j] *= s.k_h[j];
             dh[j] *= 1 - s.k_h[j];
         }
-        if (cell_ == Cell::gru_after || cell_ == Cell::gru_before) {
+        if (is_gru(cell_)) {
             const double *const r = gate(0), *const z = gate(1), *const n = gate(2);
             const bool after = cell_ == Cell::gru_after;
             for (Index j = 0; j < H; ++j) {
@@ -286,6 +301,15 @@ class Definition {
             }
             dp = da;
             end_products(0, rows);
+        } else if (is_mingru(cell_)) {
+            const double *const z = gate(0), *const n = gate(1);
+            for (Index j = 0; j < H; ++j) {
+                da[j] = dh[j] * (s.h[j] - n[j]) * z[j] * (1 - z[j]);                    // (3), (1)
+                const bool curved = cell_ == Cell::mingru_positive && n[j] < 0.5;
+                da[H + j] = dh[j] * (1 - z[j]) * (curved ? n[j] * (1 - n[j]) : 1);      // (3), (2)
+                dh[j] *= z[j];                                                          // (3)
+            }
+            dp = Doubles(rows);
         } else {
             for (Index j = 0; j < H; ++j) {
                 const double h = s.gates[j];

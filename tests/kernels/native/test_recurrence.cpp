@@ -157,14 +157,15 @@ struct Problem {
           row_steps(s.T * s.B),
           every(1 + random.below(s.T + 1)), has_c(cell == Cell::lstm), x(sequence(s.I, random, true)),
           h0(states(random)), c0(states(random), has_c), weight_ih(Layout::contiguous(gate_count(c), s.H, s.I)),
-          weight_hh(Layout::contiguous(gate_count(c), s.H, s.H)),
+          weight_hh(Layout::contiguous(gate_count(c), s.H, s.H), has_recurrent_weights(c)),
           bias_ih(Layout::contiguous(1, gate_count(c), s.H), !random.one_in(4)),
-          bias_hh(Layout::contiguous(1, gate_count(c), s.H), !random.one_in(4)),
+          bias_hh(Layout::contiguous(1, gate_count(c), s.H), !random.one_in(4) && has_recurrent_weights(c)),
           dy(sequence(s.H, random, true), !random.one_in(4)), dhn(states(random), !random.one_in(4)),
           dcn(states(random), has_c && !random.one_in(4)), y(sequence(s.H, random, false)),
           dx(sequence(s.I, random, false)), wants_dx(!random.one_in(4)), wants_dh0(!random.one_in(4)),
           wants_dc0(has_c && !random.one_in(4)), wants_dweight_ih(!random.one_in(4) && !extreme),
-          wants_dweight_hh(!random.one_in(4)), wants_dbias_ih(!random.one_in(4)), wants_dbias_hh(!random.one_in(4)) {
+          wants_dweight_hh(!random.one_in(4) && has_recurrent_weights(c)), wants_dbias_ih(!random.one_in(4)),
+          wants_dbias_hh(!random.one_in(4) && has_recurrent_weights(c)) {
         if (random_rows)
             row_steps = std::accumulate(random_rows->lengths.begin(), random_rows->lengths.end(), Index{0});
         const auto number = [&] { return random.uniform(); };
@@ -203,7 +204,7 @@ struct Problem {
     Layout states(Random& random) const { return Layout::any(1, shape.B, shape.H, random, true); }
 };
 
-// None of a relu whose sums come so near its kink that the rounding of a float decides.
+// None whose sums come so near the kink of a function that the rounding of a float decides.
 template <typename Number>
 std::unique_ptr<const Problem<Number>> random_problem(Cell cell, const Shape& shape, Random& random, bool regularised) {
     const bool with_rows = sizeof(Number) == sizeof(float) && random.one_in(2);
@@ -484,9 +485,9 @@ void test(const std::vector<std::pair<std::string, const Kernels*>>& all, const 
           std::uint32_t seed) {
     constexpr bool float32 = sizeof(Number) == sizeof(float);
     Random random(seed);
-    std::vector<Cell> cells{Cell::gru_after, Cell::gru_before};
-    if (float32) cells.insert(cells.end(), {Cell::lstm, Cell::rnn_tanh, Cell::rnn_relu});
-    for (Cell cell : cells) {
+#define GATEWISE_CELL_ITSELF(name) Cell::name,
+    for (Cell cell : {GATEWISE_CELLS(GATEWISE_CELL_ITSELF)}) {
+        if (!float32 && !is_gru(cell)) continue;  // widened by the caller
         std::vector<std::pair<std::string, const KernelsOf<Number>*>> of_cell, extended;
         for (const auto& [name, kernels] : all) {
             const std::string full_name = name + (float32 ? " " : " bfloat16 ") + text(cell);
@@ -494,7 +495,9 @@ void test(const std::vector<std::pair<std::string, const Kernels*>>& all, const 
             if constexpr (float32) of_name = kernels->float32[static_cast<int>(cell)];
             else of_name = kernels->bfloat16[static_cast<int>(cell)];
             if (of_name) of_cell.emplace_back(full_name, of_name); else fail(full_name, "is missing");
-            if constexpr (float32) extended.emplace_back("extended " + full_name, kernels->extended[static_cast<int>(cell)]);
+            if constexpr (float32)
+                if (has_recurrent_weights(cell))
+                    extended.emplace_back("extended " + full_name, kernels->extended[static_cast<int>(cell)]);
         }
         for (const Shape& shape : shapes) {
             for (const bool regularised : {false, true}) {
@@ -509,7 +512,7 @@ void test(const std::vector<std::pair<std::string, const Kernels*>>& all, const 
             const auto shared = random_problem<Number>(cell, {20, 8, 12, 40}, random, tested == &extended);
             for (const auto& [name, kernels] : *tested) check_concurrent_callers(name, *shared, *kernels);
         }
-        if (cell == Cell::rnn_relu) continue;  // nothing saturates it
+        if (cell == Cell::rnn_relu || is_mingru(cell)) continue;  // nothing saturates it
         const Problem<Number> extreme(cell, {9, 5, 1, 33}, random, false, false, true);
         for (const auto& [name, kernels] : of_cell) check(name, extreme, *kernels);
     }

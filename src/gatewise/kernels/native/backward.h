@@ -73,11 +73,11 @@ struct BackwardSpace {
         discarded = arena.take<Number>(replays ? s.B * s.H : 0);
         segment = Arithmetic::segment_size(s.H);
         ih_rows = Arithmetic::sum_rows(s.I);
-        hh_rows = Arithmetic::sum_rows(s.H);
+        hh_rows = Cell::has_recurrent_weights ? Arithmetic::sum_rows(s.H) : 0;
         gates_size = Arithmetic::Gates::size(steps * rows, row, s.H);
         sums_size = packs ? Arithmetic::RowSums::size(s, steps * rows, row) : 0;
         weight_ih = arena.take<Weight>(packs ? panels(s.I) * Cell::gates * segment : 0);
-        weight_hh = arena.take<Weight>(packs ? panels(s.H) * Cell::gates * segment : 0);
+        weight_hh = arena.take<Weight>(packs && Cell::has_recurrent_weights ? panels(s.H) * Cell::gates * segment : 0);
         dweight_ih = arena.take(packs ? grid.groups * ih_rows * width : 0);
         dweight_hh = arena.take(packs ? grid.groups * hh_rows * width : 0);
         dbias = arena.take(grid.groups * row.width);
@@ -165,6 +165,7 @@ class BackwardSweep {
                 end_restarted_rows(t, count);
                 if constexpr (is_extended<Cell>) share_.wait();  // the state's gradient is whole
             }
+            if constexpr (!Cell::has_recurrent_weights) share_.wait();  // the gates' gradients are whole
             if (!space_.packs) {
                 write_weight_gradients_in_place(rows);
             } else if (end == s_.T) {
@@ -195,7 +196,8 @@ class BackwardSweep {
                                       matrix + gate_of(slot) * s_.H * columns, s_.H, columns, begin, end);
         };
         if (call_.dx.data) pack(space_.weight_ih, call_.weights.ih, s_.I, [](int slot) { return slot; });
-        pack(space_.weight_hh, call_.weights.hh, s_.H, [](int slot) { return Cell::gate_of(slot); });
+        if constexpr (Cell::has_recurrent_weights)
+            pack(space_.weight_hh, call_.weights.hh, s_.H, [](int slot) { return Cell::gate_of(slot); });
     }
 
     // floats [first, first + slots * slot) of a row as ranges that hold this share's panels: body(offset, panels).
@@ -315,12 +317,14 @@ class BackwardSweep {
             const auto set = [&](int slot, Vec v) GATEWISE_INLINE { dgates.set(i, slot, unit, used, v); };
             store(row.dh + unit, Cell::back(row.at(unit, used), set));
         });
-        share_.wait();  // the gates' gradients are whole
-        if (wanted) multiply_recurrent<gates>(first, count, 0, [dh = dh_, slot = row_.slot](Index, Index row, Index unit,
-                                                                                            Vec sum) GATEWISE_INLINE {
-            float* to = dh + row * slot + unit;
-            store(to, load(to) + sum);
-        });
+        if constexpr (Cell::has_recurrent_weights) {
+            share_.wait();  // the gates' gradients are whole
+            if (wanted) multiply_recurrent<gates>(first, count, 0, [dh = dh_, slot = row_.slot](
+                                                                       Index, Index row, Index unit, Vec sum) GATEWISE_INLINE {
+                float* to = dh + row * slot + unit;
+                store(to, load(to) + sum);
+            });
+        }
     }
 
     void two_products(Index first, Index count, bool wanted) {

@@ -8,6 +8,7 @@
 //     gru_before   [r | z | n]              [r | z | n]
 //     lstm         [i | f | g | o | c]      [i | f | g | o]
 //     rnn          [h]                      [h]
+//     mingru       [z | n]                  [z | n]
 //
 // The gradients that belong to W_i x are those of the gates; those that belong to the recurrent products are the first
 // ones: hn r z, where hn stands for the candidate. A cell that is Extended may have more slots: extended.h.
@@ -50,6 +51,7 @@ struct GruAfter {
     static constexpr bool keeps_last_bias = true;   // the last gate's recurrent bias is apart from the input's
     static constexpr bool has_second_state = false;
     static constexpr bool has_second_product = false;
+    static constexpr bool has_recurrent_weights = true;
     // Gates from one of these to the next are normalised together.
     static constexpr int blocks[] = {0, 2, 3};
     // The gate whose recurrent weights belong to a slot of the gradients.
@@ -90,6 +92,7 @@ struct GruBefore {
     static constexpr bool keeps_last_bias = false;
     static constexpr bool has_second_state = false;
     static constexpr bool has_second_product = true;
+    static constexpr bool has_recurrent_weights = true;
     static constexpr int blocks[] = {0, 2, 3};
     static constexpr int gate_of(int slot) { return slot; }
 
@@ -132,6 +135,7 @@ struct Lstm {
     static constexpr bool has_second_state = true;
     static constexpr int second_state = 4;  // its slot
     static constexpr bool has_second_product = false;
+    static constexpr bool has_recurrent_weights = true;
     static constexpr int blocks[] = {0, 4};
     static constexpr int gate_of(int slot) { return slot; }
 
@@ -196,6 +200,7 @@ struct Rnn {
     static constexpr bool keeps_last_bias = false;
     static constexpr bool has_second_state = false;
     static constexpr bool has_second_product = false;
+    static constexpr bool has_recurrent_weights = true;
     static constexpr int blocks[] = {0, 1};
     static constexpr int gate_of(int slot) { return slot; }
 
@@ -215,12 +220,52 @@ struct Rnn {
     }
 };
 
+// No product needs the state: units do not need each other, and no one waits for anyone within a step.
+template <bool Positive>
+struct MinGru {
+    static constexpr int gates = 2, saved = 2, gradients = 2;
+    static constexpr int first_gate = 0;
+    static constexpr bool keeps_last_bias = false;
+    static constexpr bool has_second_state = false;
+    static constexpr bool has_second_product = false;
+    static constexpr bool has_recurrent_weights = false;
+    static constexpr int gate_of(int slot) { return slot; }
+
+    template <typename Arithmetic>
+    GATEWISE_INLINE static Vec step(const ForwardUnits& u) {
+        const Vec z = Arithmetic::sigmoid(u.input(0));     // (1)
+        const Vec n = candidate<Arithmetic>(u.input(1));   // (2)
+        if (u.saves) {
+            u.save(0, z);
+            u.save(1, n);
+        }
+        return (1.0f - z) * n + z * u.h;                   // (3); n may be so large that u.h - n has no number
+    }
+    template <typename Arithmetic>
+    GATEWISE_INLINE static Vec candidate(Vec a) {
+        if constexpr (Positive) return a >= 0.0f ? a + 0.5f : Arithmetic::sigmoid(a);
+        else return a;
+    }
+
+    template <typename Set>
+    GATEWISE_INLINE static Vec back(const BackwardUnits& u, const Set& set) {
+        const Vec z = u.saved(0), n = u.saved(1);
+        const Vec dn = u.dh * (1.0f - z);                  // (3)
+        set(0, u.dh * (u.h - n) * z * (1.0f - z));         // (3), (1)
+        if constexpr (Positive) set(1, n >= 0.5f ? dn : dn * n * (1.0f - n));  // (2): n is 0.5 where a is 0
+        else set(1, dn);                                   // (2)
+        return u.dh * z;                                   // (3)
+    }
+};
+
 // By the names of the enumeration Cell.
 using cell_gru_after = GruAfter;
 using cell_gru_before = GruBefore;
 using cell_lstm = Lstm;
 using cell_rnn_tanh = Rnn<true>;
 using cell_rnn_relu = Rnn<false>;
+using cell_mingru_linear = MinGru<false>;
+using cell_mingru_positive = MinGru<true>;
 
 }  // namespace
 }  // namespace gatewise

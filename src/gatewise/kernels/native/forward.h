@@ -45,7 +45,7 @@ struct PackedWeights {
 
     Index ih_panel = 0, hh_panel = 0, second_panel = 0;  // packed numbers of a panel
     Weight* ih = nullptr;
-    Weight* hh = nullptr;      // of the gates that have the state as their factor
+    Weight* hh = nullptr;      // of the gates that have the state as their factor, if there are any
     Weight* second = nullptr;  // of the gate that has a second product
     Fingerprint* prints = nullptr;  // if they are kept: of what each panel of the three was packed from
 
@@ -53,7 +53,7 @@ struct PackedWeights {
     PackedWeights(Arena& arena, const Shape& s, bool keeps) {
         constexpr int second_gates = Cell::has_second_product;
         ih_panel = Arithmetic::panel_size(s.I, Cell::gates);
-        hh_panel = Arithmetic::panel_size(s.H, Cell::gates - second_gates);
+        hh_panel = Cell::has_recurrent_weights ? Arithmetic::panel_size(s.H, Cell::gates - second_gates) : 0;
         second_panel = Arithmetic::panel_size(s.H, second_gates);
         ih = arena.take<Weight>(panels(s.H) * ih_panel);
         hh = arena.take<Weight>(panels(s.H) * hh_panel);
@@ -124,7 +124,8 @@ class ForwardSweep {
           row_(saves ? saved_row<Cell>(s_) : GateRow(s_.H, gates)),
           input_{call.weights.ih, s_.I, gates, space.packed.ih, space.packed.ih_panel},
           recurrent_{call.weights.hh, s_.H, first_gates, space.packed.hh, space.packed.hh_panel},
-          second_{call.weights.hh + first_gates * s_.H * s_.H, s_.H, 1, space.packed.second, space.packed.second_panel},
+          second_{Cell::has_second_product ? call.weights.hh + first_gates * s_.H * s_.H : nullptr, s_.H, 1,
+                  space.packed.second, space.packed.second_panel},
           x_rows_(space.x_rows + share.share * space.x_size, s_.I),
           gate_rows_(space.gate_rows + share.share * space.steps * space.rows),
           state_(space.state + share.group * space.state_size, call, share, space.rows),
@@ -185,7 +186,7 @@ class ForwardSweep {
             } else {
                 whole_step(gate_rows, count);
             }
-            share_.wait();  // the state is whole
+            if constexpr (Cell::has_recurrent_weights) share_.wait();  // the state is whole
             gate_rows += count;
         }
     }
@@ -355,7 +356,9 @@ class ForwardSweep {
                                                  Index used) GATEWISE_INLINE {
             state.set(row, unit, used, Cell::template step<Arithmetic>(units));
         });
-        multiply<gates>(state_.rows(), count, recurrent_, step);
+        if constexpr (Cell::has_recurrent_weights) return multiply<gates>(state_.rows(), count, recurrent_, step);
+        for (Index row = 0; row < count; ++row)
+            for (Index p = share_.panel_begin; p < share_.panel_end; ++p) step(row, p, nullptr);
     }
 
     // The gates, and the factor of the second product.

@@ -52,7 +52,7 @@ class Arena {
 template <typename Cell, typename Arithmetic>
 Grid grid_for(const Shape& s, int threads, bool packs) {
     const auto size = [](Index number) { return static_cast<double>(number); };
-    const double step = Cell::gates * size(s.B) * size(s.H) * size(s.H);
+    const double step = Cell::has_recurrent_weights * Cell::gates * size(s.B) * size(s.H) * size(s.H);
     const double work = size(s.T) * (step + Cell::gates * size(s.B) * size(s.H) * size(s.I));
     if (threads == 1 || work < small_work) return {1, 1, 1};
     if (s.T == 1 || !packs) {
@@ -60,11 +60,12 @@ Grid grid_for(const Shape& s, int threads, bool packs) {
         return {1, members, members};
     }
     const Index weight_bytes = static_cast<Index>(sizeof(typename Arithmetic::Weight));
-    const bool cached = Cell::gates * s.H * padded(s.H) * weight_bytes <= Arithmetic::cached_weight_bytes;
+    const bool cached = !Cell::has_recurrent_weights ||
+                        Cell::gates * s.H * padded(s.H) * weight_bytes <= Arithmetic::cached_weight_bytes;
     int groups = static_cast<int>(cached ? std::min<Index>(threads, s.B / Arithmetic::rows_of_a_thread) : 1);
     if (groups < 1) groups = 1;
     const int members = static_cast<int>(std::min<Index>(threads / groups, panels(s.H)));
-    if (step < small_step) return {groups, 1, 1};
+    if (Cell::has_recurrent_weights && step < small_step) return {groups, 1, 1};
     return {groups, members, members};
 }
 

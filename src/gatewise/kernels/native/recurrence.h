@@ -20,8 +20,10 @@ struct Bfloat16 {
 // Where the reset gate of a GRU acts: after or before the recurrent product of the candidate.
 enum class Reset { after, before };
 
-// The family; cells.h says what each computes.
-#define GATEWISE_CELLS(each) each(gru_after) each(gru_before) each(lstm) each(rnn_tanh) each(rnn_relu)
+// The family; cells.h says what each computes. The builds read the names here, to compile each by itself.
+#define GATEWISE_CELLS(each)                                                  \
+    each(gru_after) each(gru_before) each(lstm) each(rnn_tanh) each(rnn_relu) \
+    each(mingru_linear) each(mingru_positive)
 
 enum class Cell {
 #define GATEWISE_CELL_NAME(name) name,
@@ -83,7 +85,7 @@ struct Shape {
 template <typename Number>
 struct WeightsOf {
     const Number* ih;       // (GH, I)
-    const Number* hh;       // (GH, H)
+    const Number* hh;       // (GH, H); null of a cell without recurrent weights, which has no bias_hh either
     const Number* bias_ih;  // (GH,) or null
     const Number* bias_hh;  // (GH,) or null
 };
@@ -147,7 +149,7 @@ struct BackwardOf {
     Number* dh0;                // (B, H)
     Number* dc0;                // (B, H), of a cell with a second state
     Number* dweight_ih;         // (GH, I)
-    Number* dweight_hh;         // (GH, H)
+    Number* dweight_hh;         // (GH, H); null of a cell without recurrent weights
     Number* dbias_ih;           // (GH,)
     Number* dbias_hh;           // (GH,)
     const Regularisation* regularisation = nullptr;  // of the kernels that are extended
@@ -175,7 +177,7 @@ struct Kernels {
     const char* name;
     const char* float32_name;  // of the instruction set that serves float32
     const KernelsOf<float>* float32[cell_count];
-    const KernelsOf<float>* extended[cell_count];  // with what regularises
+    const KernelsOf<float>* extended[cell_count];  // with what regularises; of a cell without recurrent weights, float32's
     const KernelsOf<Bfloat16>* bfloat16[cell_count];
 };
 
