@@ -12,9 +12,9 @@ from gatewise.kernels import packing, reference, torch_kernels
 from gatewise.kernels.regularisation import Regularisation
 
 try:
-    from gatewise.kernels import native_calls, native_extended, native_recurrent
+    from gatewise.kernels import native_calls, native_extended, native_plain, native_recurrent
 except ImportError as error:
-    native_calls = native_extended = native_recurrent = None
+    native_calls = native_extended = native_plain = native_recurrent = None
     WHY_NOT_NATIVE = (
         f"it is not part of this installation ({error}); reinstall gatewise where there is a C++17 compiler"
     )

@@ -100,7 +100,7 @@ def _address(tensor: Tensor | None) -> int:
     return 0 if tensor is None else tensor.data_ptr()
 
 
-def _saved_gates(x: Tensor, size: tuple[int, ...]) -> Tensor:
+def saved_gates(x: Tensor, size: tuple[int, ...]) -> Tensor:
     """Memory for the gates of every step: from the pool if it is more than the C library keeps at hand."""
     floats = math.prod(size)
     return x.new_empty(size, dtype=torch.float32) if floats < _POOLED_FLOATS else _native.buffer(floats).view(size)
@@ -168,7 +168,7 @@ def forward(
     cn = None if c0 is None else x.new_empty(batch, hidden_size)
     saved = None
     if save:
-        saved = _saved_gates(x, saved_shape(x, h0, c0, cell, saved_width(cell, hidden_size, regularisation), every))
+        saved = saved_gates(x, saved_shape(x, h0, c0, cell, saved_width(cell, hidden_size, regularisation), every))
     kept = _address(saved)
     backwards = reverse and lengths is None and resets is None
     arguments = (

@@ -12,6 +12,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from gatewise.errors import InputError, ShapeError
 from gatewise.kernels import arguments, ops
+from gatewise.kernels.backends import native_plain
 from gatewise.kernels.regularisation import Regularisation
 
 Norm = Literal["norm_ih", "norm_hh", "norm_c", "norm_c_bias"]
@@ -137,6 +138,10 @@ class RecurrentLayer(RNNBase):
 
         Raises ShapeError, InputError and BackendError.
         """
+        if lengths is None and resets is None and checkpoint_every is None and not return_gates:
+            found = self._plainly(input, hx)
+            if found is not None:
+                return found
         if isinstance(input, PackedSequence):
             return self._forward_packed(input, hx, lengths, resets, return_gates, checkpoint_every)
         rank = input.dim()
@@ -167,6 +172,29 @@ class RecurrentLayer(RNNBase):
                 for layer, named in gates.items()
             }
         return y, hn, gates
+
+    def _plainly(self, input: Any, hx: Any) -> tuple[Any, ...] | None:
+        """What forward gives, by a short way; None where the call is not as plain as that, or wrong."""
+        if (
+            native_plain is None
+            or torch.compiler.is_compiling()
+            or self.bidirectional
+            or (self.backend != "auto" and self.backend != "native")
+            or self.learn_initial_state
+            or self.layer_norm
+            or self.zoneout
+            or (self.training and (self.weight_dropout or self.recurrent_dropout or self.dropout))
+        ):
+            return None
+        cell, own = self._plain_cell(), self._parameters
+        if cell is None:
+            return None
+        weights = [[own.get(name) for name in names] for names in self._all_weights]
+        return native_plain.run(cell, input, hx, weights, self.input_size, self.hidden_size, self.batch_first)
+
+    def _plain_cell(self) -> str | None:
+        """The name of the cell, as in reference.GATES, if it has a short way."""
+        return None
 
     def _described(self, input, lengths, resets, return_gates, checkpoint_every) -> dict[str, Any]:
         """The arguments that ops takes for those that are given here: checked, time first, with rows."""
