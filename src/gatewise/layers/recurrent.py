@@ -193,7 +193,7 @@ class RecurrentLayer(RNNBase):
         return native_plain.run(cell, input, hx, weights, self.input_size, self.hidden_size, self.batch_first)
 
     def _plain_cell(self) -> str | None:
-        """The name of the cell, as in reference.GATES, if it has a short way."""
+        """The name of the cell, as in reference.GATES, if it has a short way, and one for both directions."""
         return None
 
     def _described(self, input, lengths, resets, return_gates, checkpoint_every) -> dict[str, Any]:
@@ -299,6 +299,12 @@ class RecurrentLayer(RNNBase):
         for layer in range(self.num_layers):
             if layer > 0 and self.dropout > 0:
                 x = dropout(x, self.dropout, self.training)
+            if self.bidirectional and not regularised and gates is None:
+                found = self._both(x, first[len(last) :][:2], weights[len(last) :][:2], how)
+                if found is not None:
+                    x, *ends = found
+                    last += ends
+                    continue
             outputs = []
             for reverse in (False, True) if self.bidirectional else (False,):
                 if regularised:
@@ -310,6 +316,11 @@ class RecurrentLayer(RNNBase):
                 last.append(tuple(states))
             x = torch.cat(outputs, -1) if self.bidirectional else outputs[0]
         return x, last, gates
+
+    def _both(self, x, states, weights, how: dict[str, Any]) -> tuple[Any, ...] | None:
+        """What both directions of a layer give at once; None where they run one after the other."""
+        cell = self._plain_cell()
+        return None if cell is None else ops.both_directions(cell, x, states, weights, backend=self.backend, **how)
 
     def _weights(self) -> list[list[Any]]:
         """Of each layer and direction weight_ih, weight_hh, bias_ih, bias_hh, and weight_hr of an LSTM that has it.
