@@ -12,9 +12,9 @@ from gatewise.kernels import packing, reference, scan, torch_kernels
 from gatewise.kernels.regularisation import Regularisation
 
 try:
-    from gatewise.kernels import native_calls, native_extended, native_recurrent
+    from gatewise.kernels import native_both, native_calls, native_extended, native_plain, native_recurrent
 except ImportError as error:
-    native_calls = native_extended = native_recurrent = None
+    native_both = native_calls = native_extended = native_plain = native_recurrent = None
     WHY_NOT_NATIVE = (
         f"it is not part of this installation ({error}); reinstall gatewise where there is a C++17 compiler"
     )
@@ -55,6 +55,37 @@ def run(
     how |= {"resets": resets, "return_gates": return_gates, "regularisation": regularisation}
     recurrent = scan.recurrent if backend == "torch" else reference.recurrent
     return recurrent(cell, x, states, weights, **how)
+
+
+def run_both(
+    cell: str,
+    x: Tensor,
+    states: Sequence[Sequence[Tensor]],
+    weights: Sequence[Sequence[Tensor | None]],
+    lengths: Tensor | None,
+    batch_sizes: Tensor | None,
+    resets: Tensor | None,
+    checkpoint_every: int | None,
+) -> tuple[Tensor, tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """y (T, B, 2H) and the last states of both directions, where suits_both holds, of arguments that were checked."""
+    assert native_both is not None  # suits_both saw to it
+    how = _rows(lengths, batch_sizes, resets)
+    return native_both.recurrent(cell, x, states, weights, checkpoint_every=checkpoint_every, **how)
+
+
+def suits_both(backend, gates, x, states, weights) -> bool:
+    """Whether the native backend can run both directions of a layer at once, and faster than one after the other."""
+    return (
+        native_both is not None
+        and native_recurrent is not None
+        and backend in ("auto", "native")
+        and not native_recurrent.followed((x, *states[0], *states[1], *weights[0], *weights[1]))
+        and x.dtype == torch.float32
+        and x.is_cpu
+        and x.numel() > 0
+        and _native_lacks(weights[0], None, False, None) is None
+        and native_both.pays(gates, x.shape[:-1].numel(), x.shape[-1], *states[0][-1].shape)
+    )
 
 
 def _choose(
@@ -145,12 +176,17 @@ def _run_natively(
     assert native_recurrent is not None  # _choose saw to it
     assert native_extended is not None
     how: dict[str, Any] = {"reverse": reverse, "return_gates": return_gates, "checkpoint_every": checkpoint_every}
-    if lengths is not None or batch_sizes is not None or resets is not None:
-        how["packed"] = batch_sizes is not None
-        if batch_sizes is not None:
-            lengths = packing.lengths_of(batch_sizes)
-        how["lengths"] = None if lengths is None else lengths.cpu().contiguous()
-        how["resets"] = None if resets is None else resets.cpu()
+    how |= _rows(lengths, batch_sizes, resets)
     if regularisation is not None:
         return native_extended.recurrent(cell, x, states, weights, regularisation, **how)
     return native_recurrent.recurrent(cell, x, states, weights, **how)
+
+
+def _rows(lengths: Tensor | None, batch_sizes: Tensor | None, resets: Tensor | None) -> dict[str, Any]:
+    """How rows lie, as the native backend takes it; nothing where all take every step."""
+    if lengths is None and batch_sizes is None and resets is None:
+        return {}
+    if batch_sizes is not None:
+        lengths = packing.lengths_of(batch_sizes)
+    lengths = None if lengths is None else lengths.cpu().contiguous()
+    return {"packed": batch_sizes is not None, "lengths": lengths, "resets": None if resets is None else resets.cpu()}

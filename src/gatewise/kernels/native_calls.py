@@ -100,7 +100,7 @@ def _address(tensor: Tensor | None) -> int:
     return 0 if tensor is None else tensor.data_ptr()
 
 
-def _saved_gates(x: Tensor, size: tuple[int, ...]) -> Tensor:
+def saved_gates(x: Tensor, size: tuple[int, ...]) -> Tensor:
     """Memory for the gates of every step: from the pool if it is more than the C library keeps at hand."""
     floats = math.prod(size)
     return x.new_empty(size, dtype=torch.float32) if floats < _POOLED_FLOATS else _native.buffer(floats).view(size)
@@ -157,21 +157,39 @@ def forward(
         more = None if regularisation is None else regularisation.widened()
         y, hn, cn, saved = forward(*wide, lengths=lengths, resets=resets, regularisation=more, **how)
         return y.bfloat16(), hn.bfloat16(), None if cn is None else cn.bfloat16(), saved
+    shape = (*x.shape[:-1], h0.shape[1])
+    y = x.new_empty(shape) if lengths is None or packed else x.new_zeros(shape)  # padding is not written
+    how = {"cell": cell, "reverse": reverse, "packed": packed, "save": save, "every": every}
+    tensors = (x, h0, c0, weight_ih, weight_hh, bias_ih, bias_hh, lengths, resets)
+    arguments, results, _held = forward_call(*tensors, y, **how, regularisation=regularisation)
+    if regularisation is not None:
+        extension, _held_too = _extension(regularisation, _backwards(reverse, lengths, resets), packed)
+        _native.extended_forward(extension, *arguments)
+    else:
+        (_native.forward_bfloat16 if narrow else _native.forward)(*arguments)
+    return y, *results
+
+
+def forward_call(
+    x, h0, c0, weight_ih, weight_hh, bias_ih, bias_hh, lengths, resets, y, cell, reverse, packed, save, every,
+    regularisation=None,
+):  # fmt: skip
+    """What the kernel's forward is called with; what it fills beside y: hn, cn, saved; and what must live until then.
+
+    y (T, B, H): where the states go, zeros where padding is; its rows may lie apart.
+    """
     x, h0, c0 = rows_contiguous(x), rows_contiguous(h0), None if c0 is None else rows_contiguous(c0)
     weight_ih, weight_hh, bias_ih, bias_hh = _contiguous(weight_ih, weight_hh, bias_ih, bias_hh)
-    number = CELLS[cell]
     batch, hidden_size = h0.shape
-    shape = (*x.shape[:-1], hidden_size)
-    y = x.new_empty(shape) if lengths is None or packed else x.new_zeros(shape)  # padding is not written
     hn = x.new_empty(batch, hidden_size)
     cn = None if c0 is None else x.new_empty(batch, hidden_size)
     saved = None
     if save:
-        saved = _saved_gates(x, saved_shape(x, h0, c0, cell, saved_width(cell, hidden_size, regularisation), every))
+        saved = saved_gates(x, saved_shape(x, h0, c0, cell, saved_width(cell, hidden_size, regularisation), every))
     kept = _address(saved)
-    backwards = reverse and lengths is None and resets is None
+    backwards = _backwards(reverse, lengths, resets)
     arguments = (
-        *(number, _steps(x, lengths, packed), batch, x.shape[-1], hidden_size),
+        *(CELLS[cell], _steps(x, lengths, packed), batch, x.shape[-1], hidden_size),
         *(weight_ih.data_ptr(), _address(weight_hh), _address(bias_ih), _address(bias_hh)),
         *_sequence(x, backwards, packed),
         *(*_state(h0), *_state(c0)),
@@ -181,12 +199,12 @@ def forward(
         *_rows(lengths, resets, reverse, packed),
         most_threads(),
     )
-    if regularisation is not None:
-        extension, _held = _extension(regularisation, backwards, packed)
-        _native.extended_forward(extension, *arguments)
-    else:
-        (_native.forward_bfloat16 if narrow else _native.forward)(*arguments)
-    return y, hn, cn, saved
+    return arguments, (hn, cn, saved), (x, h0, c0, weight_ih, weight_hh, bias_ih, bias_hh)
+
+
+def _backwards(reverse: bool, lengths: Tensor | None, resets: Tensor | None) -> bool:
+    """Whether time runs backwards by its stride; where rows differ, the kernel turns each by itself."""
+    return reverse and lengths is None and resets is None
 
 
 def _extension(regularisation: Regularisation, backwards: bool, packed: bool, gradients=(None,) * 4):
@@ -277,6 +295,23 @@ def backward(
         gains = () if regularisation is None else regularisation.gains().values()
         dtypes = [torch.bfloat16] * 7 + [gain if gain is None else gain.dtype for gain in gains]
         return [gradient if gradient is None else gradient.to(d) for gradient, d in zip(gradients, dtypes, strict=True)]
+    tensors = (x, h0, c0, weight_ih, weight_hh, bias_ih, bias_hh, lengths, resets, y, saved, dy, dhn, dcn)
+    how = {"cell": cell, "reverse": reverse, "packed": packed, "every": every, "wanted": wanted}
+    arguments, gradients, _held = backward_call(*tensors, **how)
+    if regularisation is not None:
+        dgains = gradients[7:] or (None,) * 4
+        extension, _held_too = _extension(regularisation, _backwards(reverse, lengths, resets), packed, dgains)
+        _native.extended_backward(extension, *arguments)
+    else:
+        (_native.backward_bfloat16 if narrow else _native.backward)(*arguments)
+    return gradients
+
+
+def backward_call(
+    x, h0, c0, weight_ih, weight_hh, bias_ih, bias_hh, lengths, resets, y, saved, dy, dhn, dcn, cell, reverse, packed,
+    every, wanted,
+):  # fmt: skip
+    """What the kernel's backward is called with, the gradients that it fills, and what must live until then."""
     x, h0, c0 = rows_contiguous(x), rows_contiguous(h0), None if c0 is None else rows_contiguous(c0)
     weight_ih, weight_hh = _contiguous(weight_ih, weight_hh)
     bias_ih, bias_hh = _contiguous(bias_ih, bias_hh) if every else (None, None)
@@ -284,11 +319,11 @@ def backward(
     dhn = None if dhn is None else rows_contiguous(dhn)
     dcn = None if dcn is None else rows_contiguous(dcn)
     gradients = new_gradients(x, h0, c0, weight_ih, weight_hh, wanted)
-    dx, dh0, dc0, dweight_ih, dweight_hh, dbias_ih, dbias_hh, *dgains = gradients
+    dx, dh0, dc0, dweight_ih, dweight_hh, dbias_ih, dbias_hh, *_ = gradients
     if dx is not None and lengths is not None and not packed:
         dx.zero_()  # padding is not written
     batch, hidden_size = h0.shape
-    backwards = reverse and lengths is None and resets is None
+    backwards = _backwards(reverse, lengths, resets)
     arguments = (
         *(CELLS[cell], _steps(x, lengths, packed), batch, x.shape[-1], hidden_size),
         *(weight_ih.data_ptr(), _address(weight_hh), _address(bias_ih), _address(bias_hh)),
@@ -304,9 +339,4 @@ def backward(
         *_rows(lengths, resets, reverse, packed),
         most_threads(),
     )
-    if regularisation is not None:
-        extension, _held = _extension(regularisation, backwards, packed, dgains or (None,) * 4)
-        _native.extended_backward(extension, *arguments)
-    else:
-        (_native.backward_bfloat16 if narrow else _native.backward)(*arguments)
-    return gradients
+    return arguments, gradients, (x, h0, c0, weight_ih, weight_hh, bias_ih, bias_hh, dy, dhn, dcn)

@@ -160,7 +160,7 @@ def keep_for_backward(ctx, operator, tensors, output, save) -> None:
 _UNDERIVED = (None,) * 7  # lengths, resets, cell, reverse, packed, save, every
 
 
-def _gradients(ctx: Any, *grads: Any) -> Any:
+def gradients(ctx: Any, *grads: Any) -> Any:
     """Gradients of the seven tensors."""
     dy, dhn, dcn, _ = grads
     *inputs, lengths, resets, y, saved = ctx.saved_tensors
@@ -192,7 +192,7 @@ def direct(run, save_for_backward, gradients) -> type[torch.autograd.Function]:
     return Direct
 
 
-_Recurrent = direct(forward, _save_for_backward, _gradients)
+_Recurrent = direct(forward, _save_for_backward, gradients)
 
 
 def gates_of(cell, y, saved, reverse, lengths, packed) -> reference.Gates:
@@ -224,4 +224,4 @@ _library.impl("recurrent", _forward_operator, "CPU")
 _library.impl("recurrent_backward", _backward_operator, "CPU")
 torch.library.register_fake("gatewise::recurrent", _forward_fake, lib=_library)
 torch.library.register_fake("gatewise::recurrent_backward", _backward_fake, lib=_library)
-transforms.register(_library, _save_for_backward, _gradients)
+transforms.register(_library, _save_for_backward, gradients)

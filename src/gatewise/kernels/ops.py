@@ -38,6 +38,7 @@ from torch import Tensor
 from gatewise.errors import InputError
 from gatewise.kernels import arguments, backends
 from gatewise.kernels.backends import BACKENDS, NATIVE_DTYPES, native_calls
+from gatewise.kernels.reference import CELLS
 from gatewise.kernels.regularisation import Regularisation
 
 __all__ = [
@@ -224,6 +225,34 @@ def mingru(
     return (y, hn, gates) if return_gates else (y, hn)
 
 
+def both_directions(
+    cell: str,
+    x: Tensor,
+    states: Sequence[Sequence[Tensor]],
+    weights: Sequence[Sequence[Tensor | None]],
+    *,
+    backend: str = "auto",
+    lengths: Tensor | None = None,
+    batch_sizes: Tensor | None = None,
+    resets: Tensor | None = None,
+    checkpoint_every: int | None = None,
+) -> tuple[Tensor, tuple[Tensor, ...], tuple[Tensor, ...]] | None:
+    """y (T, B, 2H), and the last states of each direction; None where these are not faster at once.
+
+    cell: a name in `gatewise.kernels.reference.CELLS`. states, weights: of the direction that reads forwards, and of
+    the one that reads backwards, each as the public function of the cell takes them. All else, and the errors, are at
+    the top of this module.
+    """
+    op = cell.partition("_")[0]
+    gates = CELLS[cell].blocks
+    if torch._C._is_any_autocast_enabled() or not backends.suits_both(backend, gates, x, states, weights):
+        return None
+    more = (lengths, batch_sizes, resets, checkpoint_every)
+    for one, own in zip(states, weights, strict=True):
+        lengths, resets = _checked(op, gates, x, one, own, *more)
+    return backends.run_both(cell, x, states, weights, lengths, batch_sizes, resets, checkpoint_every)
+
+
 _GRU_CELLS = {reset: f"gru_{reset}" for reset in RESETS}
 _RNN_CELLS = {nonlinearity: f"rnn_{nonlinearity}" for nonlinearity in NONLINEARITIES}
 _MINGRU_CELLS = {candidate: f"mingru_{candidate}" for candidate in CANDIDATES}
@@ -253,6 +282,25 @@ def _recurrent(
         arguments.check_tensors(op, gates, x, states, weights)
         return backends.run(op, cell, backend, x, states, weights, reverse)
 
+    lengths, resets = _checked(op, gates, x, states, weights, lengths, batch_sizes, resets, checkpoint_every)
+    if regularisation is not None:
+        arguments.check_regularisation(op, gates, regularisation, x, states)
+    more = (lengths, batch_sizes, resets, return_gates, checkpoint_every, regularisation)
+    return backends.run(op, cell, backend, x, states, weights, reverse, *more)
+
+
+def _checked(
+    op: str,
+    gates: int,
+    x: Tensor,
+    states: Sequence[Tensor],
+    weights: Sequence[Tensor | None],
+    lengths: Tensor | None,
+    batch_sizes: Tensor | None,
+    resets: Tensor | None,
+    checkpoint_every: int | None,
+) -> tuple[Tensor | None, Tensor | None]:
+    """The lengths and resets as backends take them, of arguments that all fit together."""
     if lengths is not None and batch_sizes is not None:
         raise InputError(f"{op}: expected lengths, or batch_sizes of packed x, got both")
     rows = None if batch_sizes is None else arguments.check_batch_sizes(op, batch_sizes, x)
@@ -265,10 +313,7 @@ def _recurrent(
         resets = resets.to(x.device)
     if checkpoint_every is not None:
         arguments.check_checkpoint_every(op, checkpoint_every)
-    if regularisation is not None:
-        arguments.check_regularisation(op, gates, regularisation, x, states)
-    more = (lengths, batch_sizes, resets, return_gates, checkpoint_every, regularisation)
-    return backends.run(op, cell, backend, x, states, weights, reverse, *more)
+    return lengths, resets
 
 
 def _autocast(

@@ -15,6 +15,8 @@ from gatewise.kernels import ops
 from gatewise.layers.recurrent import RecurrentCell, RecurrentLayer, check_choice
 from gatewise.layers.stream import Stream, Weights
 
+_CELLS = {reset: f"gru_{reset}" for reset in ops.RESETS}
+
 
 class GRU(RecurrentLayer):
     """Layers of GRU over whole sequences: arguments, parameters, initial values, outputs and errors of torch.nn.GRU.
@@ -65,6 +67,9 @@ class GRU(RecurrentLayer):
 
     def _run(self, x: Tensor, states: tuple[Tensor, ...], weights: Sequence[Any], **how: Any) -> tuple[Any, ...]:
         return ops.gru(x, *states, *weights, reset=self.reset, backend=self.backend, **how)
+
+    def _plain_cell(self) -> str | None:
+        return _CELLS.get(self.reset)
 
     def stream(self, batch_size: int = 1, *, weights: Weights = "float32") -> Stream:
         """A stream that runs these layers one step a call, for inputs that arrive one by one; see Stream.

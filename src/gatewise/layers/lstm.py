@@ -67,6 +67,9 @@ class LSTM(RecurrentLayer):
     def _run(self, x: Tensor, states: tuple[Tensor, ...], weights: Sequence[Any], **how: Any) -> tuple[Any, ...]:
         return ops.lstm(x, *states, *weights, backend=self.backend, **how)
 
+    def _plain_cell(self) -> str | None:
+        return None if self.proj_size else "lstm"
+
     def _state_sizes(self) -> tuple[int, ...]:
         return (self.proj_size or self.hidden_size, self.hidden_size)
 

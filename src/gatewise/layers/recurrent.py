@@ -12,6 +12,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from gatewise.errors import InputError, ShapeError
 from gatewise.kernels import arguments, ops
+from gatewise.kernels.backends import native_plain
 from gatewise.kernels.regularisation import Regularisation
 
 Norm = Literal["norm_ih", "norm_hh", "norm_c", "norm_c_bias"]
@@ -154,6 +155,10 @@ class RecurrentLayer(RNNBase):
 
         Raises ShapeError, InputError and BackendError.
         """
+        if lengths is None and resets is None and checkpoint_every is None and not return_gates:
+            found = self._plainly(input, hx)
+            if found is not None:
+                return found
         if isinstance(input, PackedSequence):
             return self._forward_packed(input, hx, lengths, resets, return_gates, checkpoint_every)
         rank = input.dim()
@@ -184,6 +189,29 @@ class RecurrentLayer(RNNBase):
                 for layer, named in gates.items()
             }
         return y, hn, gates
+
+    def _plainly(self, input: Any, hx: Any) -> tuple[Any, ...] | None:
+        """What forward gives, by a short way; None where the call is not as plain as that, or wrong."""
+        if (
+            native_plain is None
+            or torch.compiler.is_compiling()
+            or self.bidirectional
+            or (self.backend != "auto" and self.backend != "native")
+            or self.learn_initial_state
+            or self.layer_norm
+            or self.zoneout
+            or (self.training and (self.weight_dropout or self.recurrent_dropout or self.dropout))
+        ):
+            return None
+        cell, own = self._plain_cell(), self._parameters
+        if cell is None:
+            return None
+        weights = [[own.get(name) for name in names] for names in self._all_weights]
+        return native_plain.run(cell, input, hx, weights, self.input_size, self.hidden_size, self.batch_first)
+
+    def _plain_cell(self) -> str | None:
+        """The name of the cell, as in reference.CELLS, if it has a short way, and one for both directions."""
+        return None
 
     def _described(self, input, lengths, resets, return_gates, checkpoint_every) -> dict[str, Any]:
         """The arguments that ops takes for those that are given here: checked, time first, with rows."""
@@ -288,6 +316,12 @@ class RecurrentLayer(RNNBase):
         for layer in range(self.num_layers):
             if layer > 0 and self.dropout > 0:
                 x = dropout(x, self.dropout, self.training)
+            if self.bidirectional and not regularised and gates is None:
+                found = self._both(x, first[len(last) :][:2], weights[len(last) :][:2], how)
+                if found is not None:
+                    x, *ends = found
+                    last += ends
+                    continue
             outputs = []
             for reverse in (False, True) if self.bidirectional else (False,):
                 if regularised:
@@ -299,6 +333,11 @@ class RecurrentLayer(RNNBase):
                 last.append(tuple(states))
             x = torch.cat(outputs, -1) if self.bidirectional else outputs[0]
         return x, last, gates
+
+    def _both(self, x, states, weights, how: dict[str, Any]) -> tuple[Any, ...] | None:
+        """What both directions of a layer give at once; None where they run one after the other."""
+        cell = self._plain_cell()
+        return None if cell is None else ops.both_directions(cell, x, states, weights, backend=self.backend, **how)
 
     def _weights(self) -> list[list[Any]]:
         """Of each layer and direction weight_ih, weight_hh, bias_ih, bias_hh, and weight_hr of an LSTM that has it.

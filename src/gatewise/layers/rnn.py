@@ -16,6 +16,7 @@ from gatewise.layers.recurrent import RecurrentCell, RecurrentLayer, check_choic
 
 _MODES = {"tanh": "RNN_TANH", "relu": "RNN_RELU"}
 _NONLINEARITIES = {mode: nonlinearity for nonlinearity, mode in _MODES.items()}
+_CELLS = {mode: f"rnn_{nonlinearity}" for mode, nonlinearity in _NONLINEARITIES.items()}
 
 
 class RNN(RecurrentLayer):
@@ -70,6 +71,9 @@ class RNN(RecurrentLayer):
     def _run(self, x: Tensor, states: tuple[Tensor, ...], weights: Sequence[Any], **how: Any) -> tuple[Any, ...]:
         nonlinearity = _NONLINEARITIES[self.mode]  # which is what torch's layer computes by
         return ops.rnn(x, *states, *weights, nonlinearity=nonlinearity, backend=self.backend, **how)
+
+    def _plain_cell(self) -> str | None:
+        return _CELLS.get(self.mode)
 
 
 class RNNCell(RecurrentCell):

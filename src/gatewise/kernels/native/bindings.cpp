@@ -4,16 +4,22 @@
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
 #include <algorithm>
 #include <cstdint>
+#include <cstdlib>
+#include <exception>
 #include <numeric>
+#include <tuple>
 #include <type_traits>
 #include <vector>
 
+#include "alone.h"
 #include "recurrence.h"
 #include "memory.h"
+#include "threads.h"
 
 namespace nb = nanobind;
 
@@ -27,7 +33,7 @@ using Address = std::uintptr_t;
 
 const Kernels* kernels = best_kernels();
 
-thread_local Workspace workspace;
+thread_local Workspace workspaces[2];  // the second one for the other of two calls at once
 
 // Never destroyed: tensors can outlive everything else at the end of the process.
 BufferPool& buffers = *new BufferPool;
@@ -122,7 +128,7 @@ class CallRows {
 
 // A forward call. In training the weights change with each step; else they are kept packed.
 template <typename Number>
-void run_forward(const KernelsOf<Number>& serving, ForwardOf<Number> call, int threads) {
+void run_forward(Workspace& workspace, const KernelsOf<Number>& serving, ForwardOf<Number> call, int threads) {
     const Shape& s = call.shape;
     const Index keeps = call.saved ? 0 : serving.kept_size(s);
     float* scratch = workspace.at_least(serving.forward_workspace_size(s, call.saved != nullptr, keeps > 0, threads));
@@ -136,9 +142,10 @@ void run_forward(const KernelsOf<Number>& serving, ForwardOf<Number> call, int t
 // Rows that take one step are a call of their own: a call of one step adds up in another order than a longer one, and a
 // row is to give the same alone and in any batch.
 template <typename Number>
-void run_forward_of_rows(const KernelsOf<Number>& serving, ForwardOf<Number> call, const CallRows& all, int threads) {
+void run_forward_of_rows(Workspace& workspace, const KernelsOf<Number>& serving, ForwardOf<Number> call,
+                         const CallRows& all, int threads) {
     const Index longer = all.longer_rows();
-    if (longer == 0 || all.single_rows() == 0) return run_forward(serving, call, threads);
+    if (longer == 0 || all.single_rows() == 0) return run_forward(workspace, serving, call, threads);
     const Index B = call.shape.B, one_step[] = {all.single_rows()}, offset[] = {0};
     // In packed data the rows of one step follow the longer ones: they begin as many rows later.
     const Index skipped = all.rows().packed ? longer : 0;
@@ -162,9 +169,9 @@ void run_forward_of_rows(const KernelsOf<Number>& serving, ForwardOf<Number> cal
             if (masks->data) masks->data += skipped * masks->row;
         last.regularisation = &of_last;
     }
-    run_forward(serving, last, threads);
+    run_forward(workspace, serving, last, threads);
     call.shape.B = longer;
-    run_forward(serving, call, threads);
+    run_forward(workspace, serving, call, threads);
 }
 
 // Second states of a batch, every so many steps: (T / every, B, slot).
@@ -175,7 +182,7 @@ Sequence<Float> checkpoints_at(const KernelsOf<Number>& serving, Address address
 }
 
 template <typename Number>
-void forward(const Extension* extension, int cell, Index T, Index B, Index I, Index H, Address weight_ih,
+void forward(Workspace& workspace, const Extension* extension, int cell, Index T, Index B, Index I, Index H, Address weight_ih,
              Address weight_hh, Address bias_ih, Address bias_hh, Address x, Index x_step, Index x_row, Address h0, Index h0_row, Address c0, Index c0_row,
              Address y, Index y_step, Index y_row, Address hn, Address cn, Address saved, Address checkpoints,
              Index every, Address lengths, bool packed, bool reverse, Address resets, Index resets_step,
@@ -197,12 +204,12 @@ void forward(const Extension* extension, int cell, Index T, Index B, Index I, In
         every,
     };
     if (extension) call.regularisation = &extension->regularisation;
-    if (rows.get()) return run_forward_of_rows(serving, call, rows, threads);
-    run_forward(serving, call, threads);
+    if (rows.get()) return run_forward_of_rows(workspace, serving, call, rows, threads);
+    run_forward(workspace, serving, call, threads);
 }
 
 template <typename Number>
-void backward(const Extension* extension, int cell, Index T, Index B, Index I, Index H, Address weight_ih,
+void backward(Workspace& workspace, const Extension* extension, int cell, Index T, Index B, Index I, Index H, Address weight_ih,
               Address weight_hh, Address bias_ih, Address bias_hh, Address x, Index x_step, Index x_row, Address h0, Index h0_row, Address c0, Index c0_row,
               Address y, Index y_step, Index y_row, Address saved, Address checkpoints, Index every, Address dy,
               Index dy_step, Index dy_row, Address dhn, Index dhn_row, Address dcn, Index dcn_row, Address dx, Index dx_step, Index dx_row, Address dh0, Address dc0,
@@ -240,12 +247,54 @@ void backward(const Extension* extension, int cell, Index T, Index B, Index I, I
     serving.backward(call, scratch, threads);
 }
 
-// A function without the extension.
+// The forms of a function in which Python calls it.
 template <auto function>
-struct Plain;
-template <typename... Arguments, void (*function)(const Extension*, Arguments...)>
-struct Plain<function> {
-    static void call(Arguments... arguments) { function(nullptr, arguments...); }
+struct Form;
+template <typename... Arguments, void (*function)(Workspace&, const Extension*, Arguments...)>
+struct Form<function> {
+    static void plain(Arguments... arguments) { function(workspaces[0], nullptr, arguments...); }
+    static void extended(const Extension* extension, Arguments... arguments) {
+        function(workspaces[0], extension, arguments...);
+    }
+
+    // Two calls at once, on a thread each; they give what they give one after the other, to the last bit. Where a second
+    // thread cannot be had, or does not run, they are made one after the other.
+    using Call = std::tuple<Arguments...>;
+    static void both(const Call& one, const Call& other) {
+        const Call* const calls[] = {&one, &other};
+        std::exception_ptr failures[2];  // they must not leave a thread
+        Workspace* const scratch = workspaces;  // the caller's
+        std::int64_t ends[2] = {};
+        const auto run = [&](int i) {
+            try {
+                std::apply([&](Arguments... arguments) { function(scratch[i], nullptr, arguments...); }, *calls[i]);
+            } catch (...) {
+                failures[i] = std::current_exception();
+            }
+            ends[i] = nanoseconds();
+        };
+        const auto body = [&](int thread, int team) {
+            if (team < 2) {
+                run(0);
+                run(1);
+            } else if (thread < 2) {
+                const Alone alone;
+                run(thread);
+            }
+        };
+        const auto call_body = [](const void* context, int thread, int team) {
+            (*static_cast<decltype(&body)>(context))(thread, team);
+        };
+        const std::int64_t begin = nanoseconds();
+        if (better_alone(begin)) {
+            body(0, 1);
+        } else {
+            run_team(2, call_body, &body);
+            report_loss(begin, nanoseconds(), std::abs(ends[1] - ends[0]));
+        }
+        for (const std::exception_ptr& failure : failures)
+            if (failure) std::rethrow_exception(failure);
+    }
 };
 
 }  // namespace
@@ -271,19 +320,22 @@ NB_MODULE(_native, m) {
     });
     m.def("buffer", &buffer);
     m.def("release_memory", [] {
-        workspace.release();
+        for (Workspace& workspace : workspaces) workspace.release();
         buffers.release();
         kept_weights.release();
     });
-    m.def("forward", &Plain<&forward<float>>::call, nb::call_guard<nb::gil_scoped_release>());
-    m.def("backward", &Plain<&backward<float>>::call, nb::call_guard<nb::gil_scoped_release>());
+    m.def("forward", &Form<&forward<float>>::plain, nb::call_guard<nb::gil_scoped_release>());
+    m.def("backward", &Form<&backward<float>>::plain, nb::call_guard<nb::gil_scoped_release>());
+    // Each argument is a tuple of those of forward(), or backward().
+    m.def("forward_both", &Form<&forward<float>>::both, nb::call_guard<nb::gil_scoped_release>());
+    m.def("backward_both", &Form<&backward<float>>::both, nb::call_guard<nb::gil_scoped_release>());
     // Only where computes_bfloat16() holds, and without lengths and resets.
-    m.def("forward_bfloat16", &Plain<&forward<Bfloat16>>::call, nb::call_guard<nb::gil_scoped_release>());
-    m.def("backward_bfloat16", &Plain<&backward<Bfloat16>>::call, nb::call_guard<nb::gil_scoped_release>());
+    m.def("forward_bfloat16", &Form<&forward<Bfloat16>>::plain, nb::call_guard<nb::gil_scoped_release>());
+    m.def("backward_bfloat16", &Form<&backward<Bfloat16>>::plain, nb::call_guard<nb::gil_scoped_release>());
     nb::class_<Extension>(m, "Extension");
     m.def("extension", &extension);
-    m.def("extended_forward", &forward<float>, nb::call_guard<nb::gil_scoped_release>());
-    m.def("extended_backward", &backward<float>, nb::call_guard<nb::gil_scoped_release>());
+    m.def("extended_forward", &Form<&forward<float>>::extended, nb::call_guard<nb::gil_scoped_release>());
+    m.def("extended_backward", &Form<&backward<float>>::extended, nb::call_guard<nb::gil_scoped_release>());
     bind_stream(m);
 #ifdef _OPENMP
     m.attr("openmp") = true;

@@ -11,12 +11,21 @@
 #include <vector>
 #endif
 
+#include "alone.h"
 #include "threads.h"
 
 namespace gatewise {
+namespace {
+
+thread_local bool is_alone = false;
+
+}  // namespace
+
+Alone::Alone() : before_(is_alone) { is_alone = true; }
+Alone::~Alone() { is_alone = before_; }
 
 void run_team(int threads, void (*body)(const void*, int, int), const void* context) {
-    if (threads == 1) return body(context, 0, 1);
+    if (threads == 1 || is_alone) return body(context, 0, 1);
 #ifdef _OPENMP
 #pragma omp parallel num_threads(threads)
     body(context, omp_get_thread_num(), omp_get_num_threads());
