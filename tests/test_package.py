@@ -22,6 +22,8 @@ def test_public_names():
         "GRUCell",
         "LSTMCell",
         "LanguageModel",
+        "MinGRU",
+        "MinGRUCell",
         "Network",
         "RNNCell",
         "Tagger",

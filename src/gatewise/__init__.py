@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from gatewise.layers.accelerate import accelerate
     from gatewise.layers.gru import GRU, GRUCell
     from gatewise.layers.lstm import LSTM, LSTMCell
+    from gatewise.layers.mingru import MinGRU, MinGRUCell
     from gatewise.layers.rnn import RNN, RNNCell
     from gatewise.training.classifier import Classifier
     from gatewise.training.forecaster import Forecaster
@@ -29,6 +30,8 @@ _HOMES = {
     "LSTM": "gatewise.layers.lstm",
     "LSTMCell": "gatewise.layers.lstm",
     "LanguageModel": "gatewise.training.language_model",
+    "MinGRU": "gatewise.layers.mingru",
+    "MinGRUCell": "gatewise.layers.mingru",
     "Network": "gatewise.training.network",
     "RNN": "gatewise.layers.rnn",
     "RNNCell": "gatewise.layers.rnn",
@@ -51,6 +54,8 @@ __all__ = [
     "GRUCell",
     "LSTMCell",
     "LanguageModel",
+    "MinGRU",
+    "MinGRUCell",
     "Network",
     "RNNCell",
     "Tagger",

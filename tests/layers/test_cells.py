@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from kinds import ALL, TORCHS, without_projection
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
@@ -14,31 +15,22 @@ from gatewise.errors import BackendError, InputError, ShapeError
 from gatewise.kernels import reference
 
 B, I, H = 4, 5, 7  # noqa: E741
-KINDS: dict[str, tuple[str, dict[str, Any]]] = {
-    "GRU": ("GRUCell", {}),
-    "LSTM": ("LSTMCell", {}),
-    "RNN-tanh": ("RNNCell", {}),
-    "RNN-relu": ("RNNCell", {"nonlinearity": "relu"}),
-}
-OURS = KINDS | {"GRU-before": ("GRUCell", {"reset": "before"})}
-CELLS = {"GRU": "gru_after", "GRU-before": "gru_before", "LSTM": "lstm", "RNN-tanh": "rnn_tanh", "RNN-relu": "rnn_relu"}
-
-every_kind = pytest.mark.parametrize("kind", KINDS)
-all_of_ours = pytest.mark.parametrize("kind", OURS)
+every_kind = pytest.mark.parametrize("kind", without_projection(TORCHS))
+all_of_ours = pytest.mark.parametrize("kind", without_projection(ALL))
 every_class = pytest.mark.parametrize("name", ["GRUCell", "LSTMCell", "RNNCell"])
 
 
 def ours(kind: str, **arguments: Any) -> Any:
-    name, own = OURS[kind]
+    name, own, *_ = ALL[kind]
     torch.manual_seed(0)
-    return getattr(gw, name)(I, H, **arguments, **own)
+    return getattr(gw, name + "Cell")(I, H, **arguments, **own)
 
 
 def pair(kind: str, **arguments: Any) -> tuple[Any, Any]:
     """torch's cell and ours with the same parameters, made from the same seed."""
-    name, own = KINDS[kind]
+    name, own, *_ = TORCHS[kind]
     torch.manual_seed(0)
-    return getattr(nn, name)(I, H, **arguments, **own), ours(kind, **arguments)
+    return getattr(nn, name + "Cell")(I, H, **arguments, **own), ours(kind, **arguments)
 
 
 def state(kind: str, *rows: int, size: int = H, **how: Any) -> Any:
@@ -96,16 +88,16 @@ def test_equals_the_reference_in_float64(kind, bias):
     input, hx = torch.randn(B, I), state(kind, B)
     wide = mapped(Tensor.double, hx)
     assert_equal(outcome(cell, input, hx), outcome(exact, input.double(), wide))
-    weights = (exact.weight_ih, exact.weight_hh, exact.bias_ih, exact.bias_hh)
-    expected = reference.step(CELLS[kind], input.double(), flat(wide), weights)
+    weights = [getattr(exact, name, None) for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
+    expected = reference.step(ALL[kind].name, input.double(), flat(wide), weights)
     for value, one in zip(flat(cell(input, hx)), expected, strict=True):
         torch.testing.assert_close(value.double(), one, rtol=1e-5, atol=1e-5)
 
 
 @all_of_ours
 def test_step_by_step_equals_the_layer(kind):
-    name, own = OURS[kind]
-    layer, cell = getattr(gw, name.removesuffix("Cell"))(I, H, **own), ours(kind)
+    name, own, *_ = ALL[kind]
+    layer, cell = getattr(gw, name)(I, H, **own), ours(kind)
     cell.load_state_dict({name.removesuffix("_l0"): value for name, value in layer.state_dict().items()})
     x, hx = torch.randn(9, B, I), state(kind, B)
     output, _ = layer(x, mapped(lambda s: s[None], hx))
@@ -161,8 +153,8 @@ def test_autocast(kind):
 
 @all_of_ours
 def test_second_derivatives(kind):
-    name, own = OURS[kind]
-    cell = getattr(gw, name)(2, 3, dtype=torch.float64, **own)
+    name, own, *_ = ALL[kind]
+    cell = getattr(gw, name + "Cell")(2, 3, dtype=torch.float64, **own)
     leaves = tuple(
         torch.randn(2, n, dtype=torch.float64, requires_grad=True) for n in (2, *[3] * len(flat(state(kind))))
     )
@@ -258,18 +250,17 @@ WRONG_TENSORS = {"float64": torch.float64, "int64": torch.int64, "elsewhere": "m
 
 @pytest.mark.parametrize("where", ["input", "hx"])
 @pytest.mark.parametrize("wrong", WRONG_TENSORS.values(), ids=WRONG_TENSORS)
-@pytest.mark.parametrize("kind", ["GRU", "LSTM", "RNN-tanh", "GRU-before"])
+@all_of_ours
 def test_wrong_tensors(kind, wrong, where):
     input, hx = torch.zeros(B, I), None
     if where == "input":
         input = input.to(wrong)
     else:
         hx = mapped(lambda s: s.to(wrong), state(kind, B))
-    name, own = OURS[kind]
     with pytest.raises(Exception) as theirs:  # noqa: PT011
-        getattr(nn, name)(I, H)(input, hx)
+        pair(kind if kind in TORCHS else "GRU")[0](input, hx)
     with pytest.raises(theirs.type):
-        getattr(gw, name)(I, H, **own)(input, hx)
+        ours(kind)(input, hx)
 
 
 @every_class

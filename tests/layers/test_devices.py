@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from kinds import ALL, REGULARISED
 from torch import nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
@@ -13,14 +14,6 @@ import gatewise as gw
 
 T, B, I, H = 9, 6, 5, 8  # noqa: E741
 LENGTHS = [9, 2, 0, 7, 9, 4]
-KINDS: dict[str, tuple[str, dict[str, Any]]] = {
-    "GRU": ("GRU", {}),
-    "GRU-before": ("GRU", {"reset": "before"}),
-    "LSTM": ("LSTM", {}),
-    "LSTM-projection": ("LSTM", {"proj_size": 3}),
-    "RNN-tanh": ("RNN", {}),
-    "RNN-relu": ("RNN", {"nonlinearity": "relu"}),
-}
 CALLS: dict[str, Callable[..., Any]] = {
     "plain": lambda layer, x: layer(x),
     "lengths": lambda layer, x: layer(x, lengths=torch.tensor(LENGTHS)),
@@ -71,12 +64,14 @@ def results(layer: nn.Module, call: str, x: torch.Tensor) -> list[torch.Tensor]:
 
 @pytest.mark.parametrize("options", OPTIONS)
 @pytest.mark.parametrize("call", CALLS)
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ALL)
 def test_layers(device, kind, call, options):
+    if options in ("zoneout", "layer-norm") and kind not in REGULARISED:
+        pytest.skip("there are no recurrent weights")
     if device == "cpu" and options != "nothing":
         pytest.skip("the CPU's own tests are test_sequences.py and test_regularisation.py")
     torch.manual_seed(0)
-    name, own = KINDS[kind]
+    name, own, *_ = ALL[kind]
     layer = getattr(gw, name)(I, H, 2, bidirectional=True, **own, **OPTIONS[options]).eval()
     for state in [parameter for name, parameter in layer.named_parameters() if name in ("h0", "c0")]:
         nn.init.normal_(state)
@@ -94,7 +89,7 @@ def test_layers(device, kind, call, options):
         torch.testing.assert_close(value.cpu(), expected.to(value.dtype), rtol=0, atol=limit * size)
 
 
-@pytest.mark.parametrize("cell", ["GRUCell", "LSTMCell", "RNNCell"])
+@pytest.mark.parametrize("cell", ["GRUCell", "LSTMCell", "RNNCell", "MinGRUCell"])
 def test_cells(device, cell):
     torch.manual_seed(0)
     module = getattr(gw, cell)(I, H)
@@ -105,9 +100,9 @@ def test_cells(device, cell):
 
 
 @pytest.mark.parametrize("options", [{"recurrent_dropout": 0.3}, {"zoneout": 0.3}, {"weight_dropout": 0.3}])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", REGULARISED)
 def test_masks_are_drawn_on_the_device(device, kind, options):
-    name, own = KINDS[kind]
+    name, own, *_ = REGULARISED[kind]
     layer = getattr(gw, name)(I, H, 2, bidirectional=True, **own, **options).to(device)
     x = torch.randn(T, B, I, device=device)
     torch.manual_seed(3)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from kinds import ALL, REGULARISED, TORCHS
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pack_sequence
@@ -15,17 +16,8 @@ import gatewise as gw
 from gatewise.errors import BackendError, GatewiseError, InputError, ShapeError
 
 T, B, I, H = 6, 4, 5, 7  # noqa: E741
-KINDS: dict[str, tuple[str, dict[str, Any]]] = {
-    "GRU": ("GRU", {}),
-    "LSTM": ("LSTM", {}),
-    "LSTM-projection": ("LSTM", {"proj_size": 3}),
-    "RNN-tanh": ("RNN", {}),
-    "RNN-relu": ("RNN", {"nonlinearity": "relu"}),
-}
-OURS = KINDS | {"GRU-before": ("GRU", {"reset": "before"})}
-
-every_kind = pytest.mark.parametrize("kind", KINDS)
-all_of_ours = pytest.mark.parametrize("kind", OURS)
+every_kind = pytest.mark.parametrize("kind", TORCHS)
+all_of_ours = pytest.mark.parametrize("kind", ALL)
 every_class = pytest.mark.parametrize("name", ["GRU", "LSTM", "RNN"])
 every_form = pytest.mark.parametrize("form", ["batch", "single", "packed", "packed-unsorted"])
 both_directions = pytest.mark.parametrize("bidirectional", [False, True], ids=["one-way", "both-ways"])
@@ -47,14 +39,14 @@ def relative_error(value: Tensor, exact: Tensor) -> float:
 
 
 def ours(kind: str, **arguments: Any) -> Any:
-    name, own = OURS[kind]
+    name, own, *_ = ALL[kind]
     torch.manual_seed(0)
     return getattr(gw, name)(I, H, **arguments, **own)
 
 
 def pair(kind: str, **arguments: Any) -> tuple[Any, Any]:
     """torch's layer and ours with the same parameters, made from the same seed."""
-    name, own = KINDS[kind]
+    name, own, *_ = TORCHS[kind]
     torch.manual_seed(0)
     return getattr(nn, name)(I, H, **arguments, **own), ours(kind, **arguments)
 
@@ -306,16 +298,17 @@ def test_parametrized_weights(kind):
 @all_of_ours
 def test_frozen_weights_have_no_gradient(kind):
     layer = ours(kind, num_layers=2)
-    layer.weight_hh_l0.requires_grad_(False)
+    layer.weight_ih_l0.requires_grad_(False)
     result = outcome(layer, torch.randn(T, B, I), None)
-    assert "gradient of weight_hh_l0" not in result
-    assert "gradient of weight_hh_l1" in result
+    assert "gradient of weight_ih_l0" not in result
+    assert "gradient of weight_ih_l1" in result
 
 
 @pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda layer: pickle.loads(pickle.dumps(layer))])
 @all_of_ours
 def test_copies_are_independent(kind, duplicate):
-    options = {"backend": "reference", "learn_initial_state": True, "weight_dropout": 0.5}
+    options: dict[str, Any] = {"backend": "reference", "learn_initial_state": True}
+    options |= {"weight_dropout": 0.5} if kind in REGULARISED else {}
     layer = ours(kind, num_layers=2, bidirectional=True, **options).eval()
     x = torch.randn(T, B, I)
     expected = layer(x)
@@ -341,7 +334,7 @@ def test_flatten_parameters_changes_nothing(kind):
 @pytest.mark.parametrize("form", ["batch", "packed-unsorted"])
 @all_of_ours
 def test_second_derivatives(kind, form):
-    name, own = OURS[kind]
+    name, own, *_ = ALL[kind]
     layer = getattr(gw, name)(2, 3, 1, bidirectional=True, dtype=torch.float64, **{**own, **_small(own)})
     x = torch.randn(3, 2, 2, dtype=torch.float64)
     weights = list(layer.named_parameters())
@@ -535,21 +528,21 @@ WRONG_INPUTS_IN_OTHER_WORDS: dict[str, Any] = {
     "input-none": lambda layer, _: layer(None),
     "input-list": lambda layer, _: layer([[0.0] * I] * T),
 }
-IN_TORCHS_WORDS = [(kind, wrong) for kind in OURS for wrong in WRONG_INPUTS] + [
-    (kind, wrong) for kind in OURS if "LSTM" not in kind for wrong in WRONG_PACKED_INPUTS
+IN_TORCHS_WORDS = [(kind, wrong) for kind in ALL for wrong in WRONG_INPUTS] + [
+    (kind, wrong) for kind in ALL if "LSTM" not in kind for wrong in WRONG_PACKED_INPUTS
 ]
 
 
 @pytest.mark.parametrize(("kind", "wrong"), IN_TORCHS_WORDS)
 def test_wrong_inputs_in_torchs_words(kind, wrong):
     mistake = (WRONG_INPUTS | WRONG_PACKED_INPUTS)[wrong]
-    name, _ = OURS[kind]
+    name, torchs = ALL[kind].layer, kind if kind in TORCHS else "GRU"
     with pytest.raises((ValueError, RuntimeError)) as theirs:
-        mistake(pair("GRU" if name == "GRU" else kind)[0], name)
+        mistake(pair(torchs)[0], name)
     with pytest.raises(theirs.type) as mine:
         mistake(ours(kind), name)
     assert isinstance(mine.value, ShapeError)
-    assert str(mine.value) == str(theirs.value)
+    assert str(mine.value) == str(theirs.value).replace(f"{ALL[torchs].layer}: ", f"{name}: ")
 
 
 @pytest.mark.parametrize(
@@ -601,7 +594,7 @@ def test_repr(kind):
     arguments = {"num_layers": 2, "bias": False, "batch_first": True, "dropout": 0.5, "bidirectional": True}
     theirs, mine = pair(kind, **arguments)
     assert repr(mine) == repr(theirs)
-    name, own = KINDS[kind]
+    name, own, *_ = TORCHS[kind]
     shown = repr(getattr(nn, name)(I, H, **own)).removesuffix(")")
     options = {"backend": "reference", "learn_initial_state": True, "weight_dropout": 0.25}
     expected = f"{shown}, backend=reference, learn_initial_state=True, weight_dropout=0.25)"

@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from kinds import ALL, REGULARISED
 from torch import Tensor
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
@@ -16,16 +17,7 @@ from gatewise.kernels import ops
 
 T, B, I, H = 7, 5, 4, 6  # noqa: E741
 LENGTHS = [3, 7, 0, 5, 1]
-KINDS: dict[str, tuple[str, dict[str, Any]]] = {
-    "GRU": ("GRU", {}),
-    "GRU-before": ("GRU", {"reset": "before"}),
-    "LSTM": ("LSTM", {}),
-    "LSTM-projection": ("LSTM", {"proj_size": 3}),
-    "RNN-tanh": ("RNN", {}),
-    "RNN-relu": ("RNN", {"nonlinearity": "relu"}),
-}
-GATES = {"GRU": ("r", "z", "n", "h"), "LSTM": ("i", "f", "g", "o", "c", "h"), "RNN": ("h",)}
-every_kind = pytest.mark.parametrize("kind", KINDS)
+every_kind = pytest.mark.parametrize("kind", ALL)
 every_backend = pytest.mark.parametrize("backend", ["auto", "torch", "reference"])
 both_directions = pytest.mark.parametrize("bidirectional", [False, True], ids=["one-way", "both-ways"])
 
@@ -41,7 +33,7 @@ def one_thread():
 
 
 def make(kind: str, *, num_layers: int = 2, bidirectional: bool = True, backend: str = "auto", **arguments: Any) -> Any:
-    name, own = KINDS[kind]
+    name, own, *_ = ALL[kind]
     if backend == "torch" and kind == "GRU-before":
         pytest.skip("backend 'torch' has no reset='before'")
     torch.manual_seed(0)
@@ -193,7 +185,7 @@ def test_lengths_compile():
 
 
 @settings(max_examples=25, deadline=None)
-@given(data=st.data(), kind=st.sampled_from([*KINDS]), steps=st.integers(1, 6), batch=st.integers(1, 4))
+@given(data=st.data(), kind=st.sampled_from([*ALL]), steps=st.integers(1, 6), batch=st.integers(1, 4))
 def test_any_lengths_and_resets(data, kind, steps, batch):
     lengths = torch.tensor(data.draw(st.lists(st.integers(0, steps), min_size=batch, max_size=batch)))
     marks = data.draw(st.lists(st.booleans(), min_size=steps * batch, max_size=steps * batch))
@@ -270,14 +262,14 @@ def test_forms_of_resets(kind):
 
 def assert_equations(kind: str, gates: dict[str, Tensor], first: Any, reverse: bool, weight_hr: Tensor | None) -> None:
     """The states follow from the gates."""
-    name, h = KINDS[kind][0], gates["h"]
-    assert tuple(gates) == GATES[name]
-    if name == "RNN":
+    h, known = gates["h"], ALL[kind].cell.gates
+    assert tuple(gates) == (*known, "h")
+    if not known:
         return
     steps = reversed(range(len(h))) if reverse else range(len(h))
     for t in steps:
         g = {gate: value[t] for gate, value in gates.items()}
-        if name == "GRU":
+        if "z" in g:
             first = ((1 - g["z"]) * g["n"] + g["z"] * first[0],)
         else:
             c = g["f"] * first[1] + g["i"] * g["g"]
@@ -386,7 +378,7 @@ def test_learned_first_states(kind):
     assert layer.double()(x.double())[0].dtype == torch.float64
 
 
-@every_kind
+@pytest.mark.parametrize("kind", REGULARISED)
 def test_weight_dropout(kind):
     plain, layer = make(kind), make(kind, weight_dropout=0.5)
     x = inputs()
@@ -588,7 +580,7 @@ MISTAKES: dict[str, tuple[type[Exception], str, Any, dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize("name", ["GRU", "LSTM", "RNN"])
+@pytest.mark.parametrize("name", sorted({kind.layer for kind in ALL.values()}))
 @pytest.mark.parametrize(("error", "message", "input", "how"), MISTAKES.values(), ids=MISTAKES)
 def test_mistakes(name, error, message, input, how):
     with pytest.raises(error) as raised:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from kinds import ALL, without_projection
 from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch._inductor.exc import InductorError
@@ -23,13 +24,7 @@ from gatewise.errors import BackendError, InputError
 from gatewise.kernels import ops
 
 T, B, I, H = 6, 4, 5, 7  # noqa: E741
-KINDS: dict[str, tuple[str, dict[str, Any]]] = {
-    "GRU": ("GRU", {}),
-    "GRU-before": ("GRU", {"reset": "before"}),
-    "LSTM": ("LSTM", {}),
-    "RNN-tanh": ("RNN", {}),
-    "RNN-relu": ("RNN", {"nonlinearity": "relu"}),
-}
+KINDS = without_projection(ALL)
 every_kind = pytest.mark.parametrize("kind", KINDS)
 native = pytest.mark.skipif(not ops.native_status().available, reason=str(ops.native_status().reason))
 # Where torch has no rule for vmap it loops and warns.
@@ -57,7 +52,7 @@ def fresh_compiler():
 
 
 def make(kind: str, cell: str = "", **arguments: Any) -> Any:
-    name, own = KINDS[kind]
+    name, own, *_ = KINDS[kind]
     torch.manual_seed(0)
     return getattr(gw, name + cell)(I, H, **arguments, **own)
 
@@ -336,7 +331,7 @@ def test_native_has_no_forward_mode(kind):
     layer, x = make(kind, backend="native"), inputs()
     with pytest.raises(BackendError) as error:
         jvp(lambda x: layer(x)[0], (x,), (x,))
-    op = KINDS[kind][0].lower()
+    op = KINDS[kind].layer.lower()
     assert str(error.value) == f"{op}: backend 'native' has no derivatives in forward mode; use backend='auto'"
 
 
@@ -381,13 +376,11 @@ def test_cells(kind):
 @native
 @every_kind
 def test_the_backward_is_registered(kind):
-    cell = {"GRU": "gru_after", "GRU-before": "gru_before", "LSTM": "lstm", "RNN-tanh": "rnn_tanh"}.get(
-        kind, "rnn_relu"
-    )
-    layer = make(kind)
+    layer, cell = make(kind), KINDS[kind].name
     h0 = torch.zeros(B, H)
     c0 = h0.clone() if kind == "LSTM" else None
-    given = [inputs(), h0, c0, *(weight.detach() for weight in layer.all_weights[0]), None, None]
+    weights = (getattr(layer, f"{name}_l0", None) for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"))
+    given = [inputs(), h0, c0, *(None if weight is None else weight.detach() for weight in weights), None, None]
     y, _, _, saved = torch.ops.gatewise.recurrent(*given, cell, False, False, True, 0)
     leaves = [None if tensor is None else tensor.requires_grad_() for tensor in given]
     wanted = [tensor is not None for tensor in given[:7]]
@@ -514,7 +507,7 @@ def test_exported(kind):
 @every_kind
 def test_layers_that_share_weights(kind):
     """Gradients of both places add up."""
-    name, own = KINDS[kind]
+    name, own, *_ = KINDS[kind]
     torch.manual_seed(0)
     tied, apart = (nn.ModuleList([getattr(gw, name)(H, H, **own) for _ in range(2)]) for _ in range(2))
     for parameter_name, parameter in tied[0].named_parameters():
@@ -552,7 +545,7 @@ def test_hooks(kind):
     plain = torch.autograd.grad(weighted(layer(x)[0]), list(layer.parameters()))
     seen: list[str] = []
     handles = [
-        layer.weight_hh_l0.register_hook(lambda d: 2 * d),
+        layer.bias_ih_l0.register_hook(lambda d: 2 * d),
         layer.weight_ih_l0.register_post_accumulate_grad_hook(lambda p: seen.append("accumulated")),
         layer.register_forward_hook(lambda *_: seen.append("forward")),
         layer.register_full_backward_hook(lambda module, d, outputs: seen.append("backward")),
@@ -562,7 +555,7 @@ def test_hooks(kind):
     weighted(y).backward()
     assert sorted(seen) == ["accumulated", "backward", "forward"]
     for (name, parameter), expected in zip(layer.named_parameters(), plain, strict=True):
-        torch.testing.assert_close(parameter.grad, expected * (6 if name == "weight_hh_l0" else 3))
+        torch.testing.assert_close(parameter.grad, expected * (6 if name == "bias_ih_l0" else 3))
     for handle in handles:
         handle.remove()
 
@@ -580,6 +573,8 @@ def test_gradients_of_what_was_not_used(kind):
 @pytest.mark.parametrize("frozen", ["weight_ih", "weight_hh", "bias_ih", "bias_hh"])
 @every_kind
 def test_second_derivatives_with_frozen_weights(kind, frozen):
+    if frozen.endswith("hh") and not KINDS[kind].cell.has_recurrent_weights:
+        pytest.skip("there are no recurrent weights")
     outcomes = []
     for layer, x in zip(pair(kind, backend="auto"), (inputs(), inputs().double()), strict=True):
         layer.get_parameter(f"{frozen}_l0").requires_grad_(False)

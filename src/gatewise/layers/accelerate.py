@@ -12,6 +12,7 @@ from gatewise.errors import InputError
 from gatewise.kernels import ops
 from gatewise.layers.gru import GRU, GRUCell
 from gatewise.layers.lstm import LSTM, LSTMCell
+from gatewise.layers.recurrent import RecurrentCell, RecurrentLayer
 from gatewise.layers.rnn import RNN, RNNCell
 
 # torch's class: ours, which has the same attributes and computes the same
@@ -123,7 +124,7 @@ def _why_left(module: nn.Module) -> str | None:
     """Why a recurrent module cannot be swapped; None if it is not recurrent."""
     kind = type(module)
     name = kind.__name__
-    if isinstance(module, tuple(_SERVED.values())):
+    if isinstance(module, RecurrentLayer | RecurrentCell):
         return f"computed by gatewise already, with backend {module.backend!r}"
     if isinstance(module, torch.jit.ScriptModule):
         return "scripted, its code is fixed" if module.original_name in _RECURRENT else None

@@ -41,16 +41,17 @@ class RecurrentLayer(RNNBase):
         "zoneout",
         "layer_norm",
     )
+    _products: ClassVar[int] = 2  # W x and W h, each with a bias
     _rank_words: ClassVar[str] = "D instead"  # the end of torch's message
 
     def _add_options(
         self,
         backend: str,
         learn_initial_state: bool,
-        weight_dropout: float,
-        recurrent_dropout: float,
-        zoneout: float | Sequence[float],
-        layer_norm: bool,
+        weight_dropout: float = 0.0,
+        recurrent_dropout: float = 0.0,
+        zoneout: float | Sequence[float] = 0.0,
+        layer_norm: bool = False,
     ) -> None:
         """What a constructor does after torch's."""
         name = type(self).__name__
@@ -78,6 +79,22 @@ class RecurrentLayer(RNNBase):
                 for norm, size in self._norm_sizes().items():
                     self.register_parameter(f"{norm}_{suffix}", nn.Parameter(weight.new_empty(size)))
             self._reset_norms()
+
+    def _replace_weights(self, blocks: int, device: Any, dtype: torch.dtype | None) -> None:
+        """Instead of torch's weights those of a cell that torch lacks, without recurrent ones.
+
+        They are weight_ih of so many blocks of H rows, and bias_ih. The layer was made on the meta device.
+        """
+        for name in self._flat_weights_names:
+            columns = self.get_parameter(name).shape[1:]
+            delattr(self, name)
+            if "_ih_" in name:
+                weight = torch.empty(blocks * self.hidden_size, *columns, device=device, dtype=dtype)
+                self.register_parameter(name, nn.Parameter(weight))
+        self._all_weights = [[name for name in names if "_ih_" in name] for names in self._all_weights]
+        self._flat_weights_names = [name for names in self._all_weights for name in names]
+        self._init_flat_weights()
+        self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """Draw the weights as torch's layer does; learned first states are zeros, gains of layer_norm ones."""
@@ -286,12 +303,15 @@ class RecurrentLayer(RNNBase):
     def _weights(self) -> list[list[Any]]:
         """Of each layer and direction weight_ih, weight_hh, bias_ih, bias_hh, and weight_hr of an LSTM that has it.
 
+        Of a cell without recurrent weights weight_ih and bias_ih.
+
         Read at each call, for parametrizations and functional_call exchange them.
         """
         own = self._parameters  # the way through __getattr__ takes 2 us
         weights = [[own[name] if name in own else getattr(self, name) for name in names] for names in self._all_weights]
         if not self.bias:
-            weights = [[*given[:2], None, None, *given[2:]] for given in weights]
+            n = self._products
+            weights = [[*given[:n], *[None] * n, *given[n:]] for given in weights]
         if self.weight_dropout > 0 and self.training:
             for given in weights:
                 given[1] = dropout(given[1], self.weight_dropout)
@@ -337,11 +357,14 @@ class RecurrentCell(RNNCellBase):
             hx = input.new_zeros((*input.shape[:-1], self.hidden_size))
         else:
             self._check_state(input, "hidden", hx)
-        weights = (self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh)
         if rank == 1:
             input, hx = input.unsqueeze(0), hx.unsqueeze(0)
-        _, hn = op(input.unsqueeze(0), hx, *weights, backend=self.backend, **how)
+        _, hn = op(input.unsqueeze(0), hx, *self._weights(), backend=self.backend, **how)
         return hn if rank == 2 else hn.squeeze(0)
+
+    def _weights(self) -> tuple[Any, ...]:
+        """The weights and biases as the op takes them."""
+        return self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh
 
     def _checked(self, input: Tensor) -> int:
         """The input's rank; ShapeError, in torch's words, if the input is wrong."""

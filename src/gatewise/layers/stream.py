@@ -1,7 +1,7 @@
-"""Stream: a GRU one step at a time, as its inputs arrive."""
+"""Stream: a GRU or MinGRU one step at a time, as its inputs arrive."""
 
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Literal, get_args, overload
+from typing import TYPE_CHECKING, Any, Literal, get_args, overload
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from gatewise.kernels import ops
 
 if TYPE_CHECKING:
     from gatewise.layers.gru import GRU
+    from gatewise.layers.mingru import MinGRU
 
 try:
     from gatewise.kernels import native_stream
@@ -23,7 +24,7 @@ Weights = Literal["float32", "int8"]
 
 
 class Stream:
-    """`h_t = stream(x_t)`: the state of a layer's top after one more step. Made by `GRU.stream`.
+    """`h_t = stream(x_t)`: the state of a layer's top after one more step. Made by `GRU.stream`, `MinGRU.stream`.
 
     The steps are those of the layer over the whole sequence, without dropout, hooks and autocast; results carry no
     gradient. `stream.state` (L, B, H) holds the state of every layer: a copy to keep, which can be set again.
@@ -46,17 +47,18 @@ class Stream:
     More than one thread (of torch.get_num_threads()) takes part where the work is worth it and as long as that is
     faster; results do not depend on it.
 
-    Weights that the native kernel cannot serve (another dtype or device, parametrized, a layer that insists on another
-    backend, no kernel in this installation) are streamed through `gatewise.kernels.ops`: no faster than the layer
-    itself, and an edit behind torch's back goes unnoticed, but takes effect.
+    What the native kernel cannot serve (a MinGRU, another dtype or device, parametrized weights, a layer that insists
+    on another backend, no kernel in this installation) is streamed through `gatewise.kernels.ops`: no faster than the
+    layer itself, and an edit behind torch's back goes unnoticed, but takes effect.
     """
 
-    def __init__(self, layer: "GRU", batch_size: int, weights: Weights):
-        _check_request(layer, batch_size, weights)
+    def __init__(self, layer: "GRU | MinGRU", batch_size: int, weights: Weights, call: str = "GRU.stream"):
+        self._call = call  # as errors name it
+        _check_request(call, layer, batch_size, weights)
         reason = _why_not_native(layer, weights)
         if reason is not None and (weights == "int8" or layer.backend == "native"):
             asked = "weights='int8'" if weights == "int8" else "backend='native'"
-            raise BackendError(f"GRU.stream: {asked} needs the native kernel, which cannot serve: {reason}")
+            raise BackendError(f"{self._call}: {asked} needs the native kernel, which cannot serve: {reason}")
         self._opened_by = f"layer.stream({batch_size}" + (", weights='int8')" if weights == "int8" else ")")
         self._input_shapes = [(batch_size, layer.input_size)] + [(layer.input_size,)] * (batch_size == 1)
         self._output_shapes = {2: (batch_size, layer.hidden_size), 1: (layer.hidden_size,)}
@@ -72,7 +74,7 @@ class Stream:
             self._first_state += layer.h0.detach().unsqueeze(1)
             self.reset()
 
-    def _open_natively(self, layer: "GRU", batch_size: int, weights: Weights) -> None:
+    def _open_natively(self, layer: Any, batch_size: int, weights: Weights) -> None:
         assert native_stream is not None  # _why_not_native saw to it
         self._most_threads = native_stream.most_threads
         sizes = (layer.num_layers, batch_size, layer.input_size, layer.hidden_size)
@@ -153,29 +155,30 @@ class Stream:
     def _check(self, name: str, value: object, shapes: list[tuple[int, ...]]) -> None:
         """Raise InputError unless the value is an array or a tensor, ShapeError unless it is of one of the shapes."""
         if not isinstance(value, (np.ndarray, Tensor)):
-            raise InputError(f"GRU.stream: expected {name} to be a NumPy array or a tensor, got {type(value).__name__}")
+            got = type(value).__name__
+            raise InputError(f"{self._call}: expected {name} to be a NumPy array or a tensor, got {got}")
         expected, given = str(self._dtype).removeprefix("torch."), str(value.dtype).removeprefix("torch.")
         if given != expected:
-            raise ShapeError(f"GRU.stream: expected {name} in {expected} like the weights, got {given}; convert it")
+            raise ShapeError(f"{self._call}: expected {name} in {expected} like the weights, got {given}; convert it")
         if isinstance(value, Tensor) and value.device != self._device:
-            raise ShapeError(f"GRU.stream: expected {name} on {self._device} like the weights, got {value.device}")
+            raise ShapeError(f"{self._call}: expected {name} on {self._device} like the weights, got {value.device}")
         if tuple(value.shape) not in shapes:
             axes = "(L, B, H)" if name == "state" else "(B, I)"
             raise ShapeError(
-                f"GRU.stream: expected {name} {axes} = {' or '.join(map(str, shapes))}, got {tuple(value.shape)}; "
+                f"{self._call}: expected {name} {axes} = {' or '.join(map(str, shapes))}, got {tuple(value.shape)}; "
                 f"this stream was opened by {self._opened_by}"
             )
 
     def _changed(self, what: str) -> InputError:
         return InputError(
-            f"GRU.stream: {what} has changed since the stream was opened; open a new one by {self._opened_by}"
+            f"{self._call}: {what} has changed since the stream was opened; open a new one by {self._opened_by}"
         )
 
 
 class _Fallback:
-    """Steps through ops.gru, with the weights as they are at each step; state (L, B, H)."""
+    """Steps through ops, with the weights as they are at each step; state (L, B, H)."""
 
-    def __init__(self, layer: "GRU", batch_size: int):
+    def __init__(self, layer: "GRU | MinGRU", batch_size: int):
         self._layer = layer
         self._before = self._facts()
         # Kept, so that no other weight can take their memory's address.
@@ -203,39 +206,42 @@ class _Fallback:
         with torch.no_grad(), torch.autocast(device, enabled=False) if available else nullcontext():
             for weights, h in zip(layer.all_weights, self.state, strict=True):
                 if not layer.bias:
-                    weights = [*weights, None, None]
-                _, x = ops.gru(x.unsqueeze(0), h, *weights, reset=layer.reset, backend=layer.backend)
+                    weights = [*weights, *[None] * layer._products]
+                _, x = layer._run(x.unsqueeze(0), (h,), weights)
                 states.append(x)
             self.state = torch.stack(states)
         return x
 
 
-def _names(layer: "GRU") -> list[str | None]:
+def _names(layer: "GRU | MinGRU") -> list[str | None]:
     """Of each layer the names of its weights and biases, None for a bias that there is not."""
-    return [name for names in layer._all_weights for name in (names if layer.bias else [*names, None, None])]
+    nothing = [] if layer.bias else [None] * layer._products
+    return [name for names in layer._all_weights for name in [*names, *nothing]]
 
 
-def _check_request(layer: "GRU", batch_size: int, weights: str) -> None:
+def _check_request(call: str, layer: "GRU | MinGRU", batch_size: int, weights: str) -> None:
     """Raise InputError unless a stream is possible."""
     if weights not in get_args(Weights):
-        raise InputError(f"GRU.stream: unknown weights {weights!r}; expected one of {', '.join(get_args(Weights))}")
+        raise InputError(f"{call}: unknown weights {weights!r}; expected one of {', '.join(get_args(Weights))}")
     if not isinstance(batch_size, int) or batch_size < 1:
-        raise InputError(f"GRU.stream: expected batch_size to be a whole number >= 1, got {batch_size!r}")
+        raise InputError(f"{call}: expected batch_size to be a whole number >= 1, got {batch_size!r}")
     if layer.bidirectional:
         raise InputError(
-            "GRU.stream: a bidirectional layer cannot stream: its backward direction begins at the last step, which a "
-            "stream does not know"
+            f"{call}: a bidirectional layer cannot stream: its backward direction begins at the last step, which a "
+            f"stream does not know"
         )
     for name in _names(layer):
         if name is not None and name not in layer._parameters and not is_parametrized(layer, name):
-            raise InputError(f"GRU.stream: {name} is computed by a hook, which a stream does not run; remove the hook")
+            raise InputError(f"{call}: {name} is computed by a hook, which a stream does not run; remove the hook")
 
 
-def _why_not_native(layer: "GRU", weights: Weights) -> str | None:
+def _why_not_native(layer: "GRU | MinGRU", weights: Weights) -> str | None:
     """Why the native step cannot serve the layer; None if it can."""
     status = ops.native_status()
     if native_stream is None or not status.available:
         return status.reason
+    if layer.mode != "GRU":
+        return "it steps GRUs only"
     if layer.backend not in ("auto", "native"):
         return f"the layer insists on backend={layer.backend!r}"
     for name in _names(layer):
