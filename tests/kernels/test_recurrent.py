@@ -304,8 +304,8 @@ def test_registration_of_what_is_regularised(cell):
 def test_checkpoints_change_nothing(case, every):
     plain, sparse = outcome(case, native=True), outcome(case, native=True, checkpoint_every=every)
     for name, value in sparse.items():
-        # What goes through a normalisation is a small difference of large numbers, which are rounded.
-        atol = 1e-6 if not case.regularised else 1e-5 * max(1.0, float(plain[name].abs().max()))
+        # Sums of gradients cancel out; what goes through a normalisation is a small difference of large numbers.
+        atol = (1e-5 if case.regularised else 1e-6) * max(1.0, float(plain[name].abs().max()))
         torch.testing.assert_close(value, plain[name], rtol=1e-5, atol=atol, msg=name)
 
 
