@@ -205,10 +205,13 @@ _SLOTS = {
 }
 
 
-def gates_of(cell, y, saved, reverse, lengths, packed) -> reference.Gates:
-    """The gates by name, each as y is, from what the forward sweep saved: rows in the order of the sweep."""
+def gates_of(cell, y, saved, reverse, lengths, packed, hidden_size=None) -> reference.Gates:
+    """The gates by name, each as y is, from what the forward sweep saved: rows in the order of the sweep.
+
+    hidden_size: H, where it is not the size of y's states.
+    """
     names = _SLOTS[cell]
-    slots = saved.detach().unflatten(-1, (len(names), -1))[..., : y.shape[-1]].to(y.dtype)
+    slots = saved.detach().unflatten(-1, (len(names), -1))[..., : hidden_size or y.shape[-1]].to(y.dtype)
     slots = _in_order_of_time(slots, reverse, lengths, packed)
     gates = {name: gate.contiguous() for name, gate in zip(names, slots.unbind(-2), strict=True) if name != "hn"}
     return gates | {"h": y.detach()}

@@ -9,10 +9,12 @@
 namespace gatewise {
 
 using PlainCell = GATEWISE_JOIN(cell_, GATEWISE_CELL);
+// What regularises has no kernel for a projection: Python asks for none.
+using ExtendedCell = std::conditional_t<projects<PlainCell>, PlainCell, Extended<PlainCell>>;
 
 extern const KernelsOf<float> GATEWISE_JOIN(GATEWISE_JOIN(kernels_, GATEWISE_ISA), GATEWISE_JOIN(_, GATEWISE_CELL)) =
     KernelsIn<PlainCell, Float32>::all;
 extern const KernelsOf<float> GATEWISE_JOIN(GATEWISE_JOIN(extended_, GATEWISE_ISA), GATEWISE_JOIN(_, GATEWISE_CELL)) =
-    KernelsIn<Extended<PlainCell>, Float32>::all;
+    KernelsIn<ExtendedCell, Float32>::all;
 
 }  // namespace gatewise
