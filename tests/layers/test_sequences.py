@@ -609,9 +609,11 @@ def test_what_torchs_kernels_lack(name):
         assert str(error.value) == f"{name.lower()}: backend 'torch' has no {what}; use backend='auto'"
 
 
-def test_a_projection_is_not_native():
+def test_a_projection_is_native_but_not_with_what_regularises():
     if not ops.native_status().available:
         pytest.skip("no native kernel in this installation")
+    gw.LSTM(I, H, proj_size=2, backend="native")(X)
     with pytest.raises(BackendError) as error:
-        gw.LSTM(I, H, proj_size=2, backend="native")(X)
-    assert str(error.value) == "lstm: backend 'native' has no projection; use backend='auto'"
+        gw.LSTM(I, H, proj_size=2, backend="native", layer_norm=True)(X)
+    what = "projection together with regularisation"
+    assert str(error.value) == f"lstm: backend 'native' has no {what}; use backend='auto'"

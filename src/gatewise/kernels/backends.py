@@ -12,9 +12,16 @@ from gatewise.kernels import packing, reference, scan, torch_kernels
 from gatewise.kernels.regularisation import Regularisation
 
 try:
-    from gatewise.kernels import native_both, native_calls, native_extended, native_plain, native_recurrent
+    from gatewise.kernels import (
+        native_both,
+        native_calls,
+        native_extended,
+        native_plain,
+        native_projected,
+        native_recurrent,
+    )
 except ImportError as error:
-    native_both = native_calls = native_extended = native_plain = native_recurrent = None
+    native_both = native_calls = native_extended = native_plain = native_projected = native_recurrent = None
     WHY_NOT_NATIVE = (
         f"it is not part of this installation ({error}); reinstall gatewise where there is a C++17 compiler"
     )
@@ -83,7 +90,7 @@ def suits_both(backend, gates, x, states, weights) -> bool:
         and x.dtype == torch.float32
         and x.is_cpu
         and x.numel() > 0
-        and _native_lacks(weights[0], None, False, None) is None
+        and _native_lacks(x, weights[0], None, False, None) is None
         and native_both.pays(gates, x.shape[:-1].numel(), x.shape[-1], *states[0][-1].shape)
     )
 
@@ -103,7 +110,7 @@ def _choose(
     """The backend that serves the call; BackendError if the one that was asked for cannot."""
     suits_native = x.dtype in NATIVE_DTYPES and x.is_cpu and x.numel() > 0 and h0.shape[1] > 0
     if backend in ("auto", "native"):
-        lack = _native_lacks(weights, lengths, return_gates, regularisation)
+        lack = _native_lacks(x, weights, lengths, return_gates, regularisation)
         if suits_native and lack is None and native_recurrent is not None:
             return "native"
         if backend == "auto" and cell in scan.CELLS:
@@ -134,8 +141,8 @@ def _choose(
     return backend
 
 
-def _native_lacks(weights, lengths, return_gates, regularisation) -> str | None:
-    """What keeps the native backend from serving a call, whatever the dtypes; None if nothing does."""
+def _native_lacks(x, weights, lengths, return_gates, regularisation) -> str | None:
+    """What keeps the native backend from serving a call of a dtype that it knows; None if nothing does."""
     if regularisation is not None:
         if torch._C._are_functorch_transforms_active():
             return "regularisation under the transforms of torch.func"
@@ -145,7 +152,22 @@ def _native_lacks(weights, lengths, return_gates, regularisation) -> str | None:
         return "derivatives in forward mode"
     if return_gates and lengths is not None and _transformed():
         return "gates of rows with lengths under the transforms of torch.func"
-    return "projection" if len(weights) > 4 and weights[4] is not None else None
+    if len(weights) > 4 and weights[4] is not None:
+        return _projection_lacks(x, weights, regularisation)
+    return None
+
+
+def _projection_lacks(x, weights, regularisation) -> str | None:
+    """What keeps the native backend from serving a projection; None if nothing does."""
+    if regularisation is not None:
+        return "projection together with regularisation"
+    if x.dtype == torch.bfloat16:
+        return "projection in bfloat16"
+    if weights[4].shape[0] > weights[4].shape[1]:
+        return "projection to more units than there are"
+    if native_recurrent is not None and native_recurrent.followed((x, *weights)):
+        return "projection under torch.compile, torch.func and other followers of operators"
+    return None
 
 
 def _torch_lacks(cell, lengths, resets, return_gates, regularisation) -> str | None:
@@ -179,6 +201,9 @@ def _run_natively(
     how |= _rows(lengths, batch_sizes, resets)
     if regularisation is not None:
         return native_extended.recurrent(cell, x, states, weights, regularisation, **how)
+    if len(weights) > 4 and weights[4] is not None:
+        assert native_projected is not None
+        return native_projected.recurrent(x, states, weights, **how)
     return native_recurrent.recurrent(cell, x, states, weights, **how)
 
 

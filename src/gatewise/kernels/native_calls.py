@@ -172,25 +172,27 @@ def forward(
 
 def forward_call(
     x, h0, c0, weight_ih, weight_hh, bias_ih, bias_hh, lengths, resets, y, cell, reverse, packed, save, every,
-    regularisation=None,
+    regularisation=None, weight_hr=None,
 ):  # fmt: skip
     """What the kernel's forward is called with; what it fills beside y: hn, cn, saved; and what must live until then.
 
-    y (T, B, H): where the states go, zeros where padding is; its rows may lie apart.
+    y (T, B, H), of an LSTM with weight_hr (R, H) (T, B, R): where the states go, zeros where padding is; its rows may
+    lie apart.
     """
     x, h0, c0 = rows_contiguous(x), rows_contiguous(h0), None if c0 is None else rows_contiguous(c0)
     weight_ih, weight_hh, bias_ih, bias_hh = _contiguous(weight_ih, weight_hh, bias_ih, bias_hh)
-    batch, hidden_size = h0.shape
-    hn = x.new_empty(batch, hidden_size)
-    cn = None if c0 is None else x.new_empty(batch, hidden_size)
+    weight_hr = None if weight_hr is None else weight_hr.contiguous()
+    batch, hidden_size = (h0 if c0 is None else c0).shape
+    hn = x.new_empty(h0.shape)
+    cn = None if c0 is None else x.new_empty(c0.shape)
     saved = None
     if save:
         saved = saved_gates(x, saved_shape(x, h0, c0, cell, saved_width(cell, hidden_size, regularisation), every))
     kept = _address(saved)
     backwards = _backwards(reverse, lengths, resets)
     arguments = (
-        *(CELLS[cell], _steps(x, lengths, packed), batch, x.shape[-1], hidden_size),
-        *(weight_ih.data_ptr(), _address(weight_hh), _address(bias_ih), _address(bias_hh)),
+        *(CELLS[cell], _steps(x, lengths, packed), batch, x.shape[-1], hidden_size, h0.shape[1]),
+        *(weight_ih.data_ptr(), _address(weight_hh), _address(bias_ih), _address(bias_hh), _address(weight_hr)),
         *_sequence(x, backwards, packed),
         *(*_state(h0), *_state(c0)),
         *_sequence(y, backwards, packed),
@@ -199,7 +201,7 @@ def forward_call(
         *_rows(lengths, resets, reverse, packed),
         most_threads(),
     )
-    return arguments, (hn, cn, saved), (x, h0, c0, weight_ih, weight_hh, bias_ih, bias_hh)
+    return arguments, (hn, cn, saved), (x, h0, c0, weight_ih, weight_hh, bias_ih, bias_hh, weight_hr)
 
 
 def _backwards(reverse: bool, lengths: Tensor | None, resets: Tensor | None) -> bool:
@@ -257,7 +259,7 @@ def saved_shape(x, h0, c0, cell, width, every):
         return (*x.shape[:-1], width)
     if c0 is None:
         return (0,)
-    return ((x.shape[0] + every - 1) // every, h0.shape[0], panels(h0.shape[1]) * lanes())
+    return ((x.shape[0] + every - 1) // every, c0.shape[0], panels(c0.shape[1]) * lanes())
 
 
 def lanes() -> int:
@@ -274,7 +276,8 @@ def panels(hidden_size):
 def new_gradients(x, h0, c0, weight_ih, weight_hh, wanted):
     """Memory for the gradients of the seven tensors, and of the gains; None for one that is not wanted."""
     rows, hidden_size = weight_ih.shape[0], h0.shape[1]
-    shapes = (x.shape, h0.shape, h0.shape, weight_ih.shape, (rows, hidden_size), (rows,), (rows,))
+    second = h0 if c0 is None else c0
+    shapes = (x.shape, h0.shape, second.shape, weight_ih.shape, (rows, hidden_size), (rows,), (rows,))
     shapes = (*shapes, (rows,), (rows,), (hidden_size,), (hidden_size,))
     return [x.new_empty(shape) if want else None for shape, want in zip(shapes, wanted, strict=False)]
 
@@ -309,24 +312,32 @@ def backward(
 
 def backward_call(
     x, h0, c0, weight_ih, weight_hh, bias_ih, bias_hh, lengths, resets, y, saved, dy, dhn, dcn, cell, reverse, packed,
-    every, wanted,
+    every, wanted, weight_hr=None,
 ):  # fmt: skip
-    """What the kernel's backward is called with, the gradients that it fills, and what must live until then."""
+    """What the kernel's backward is called with, the gradients that it fills, and what must live until then.
+
+    weight_hr (R, H) of an LSTM with a projection, whose gradient is then the last one.
+    """
     x, h0, c0 = rows_contiguous(x), rows_contiguous(h0), None if c0 is None else rows_contiguous(c0)
     weight_ih, weight_hh = _contiguous(weight_ih, weight_hh)
     bias_ih, bias_hh = _contiguous(bias_ih, bias_hh) if every else (None, None)
     dy = None if dy is None else rows_contiguous(dy)
     dhn = None if dhn is None else rows_contiguous(dhn)
     dcn = None if dcn is None else rows_contiguous(dcn)
-    gradients = new_gradients(x, h0, c0, weight_ih, weight_hh, wanted)
+    gradients = new_gradients(x, h0, c0, weight_ih, weight_hh, wanted[:7] if weight_hr is not None else wanted)
     dx, dh0, dc0, dweight_ih, dweight_hh, dbias_ih, dbias_hh, *_ = gradients
+    dweight_hr = None
+    if weight_hr is not None:
+        weight_hr = weight_hr.contiguous()
+        dweight_hr = torch.empty_like(weight_hr) if wanted[7] else None
+        gradients.append(dweight_hr)
     if dx is not None and lengths is not None and not packed:
         dx.zero_()  # padding is not written
-    batch, hidden_size = h0.shape
+    batch, hidden_size = (h0 if c0 is None else c0).shape
     backwards = _backwards(reverse, lengths, resets)
     arguments = (
-        *(CELLS[cell], _steps(x, lengths, packed), batch, x.shape[-1], hidden_size),
-        *(weight_ih.data_ptr(), _address(weight_hh), _address(bias_ih), _address(bias_hh)),
+        *(CELLS[cell], _steps(x, lengths, packed), batch, x.shape[-1], hidden_size, h0.shape[1]),
+        *(weight_ih.data_ptr(), _address(weight_hh), _address(bias_ih), _address(bias_hh), _address(weight_hr)),
         *_sequence(x, backwards, packed),
         *(*_state(h0), *_state(c0)),
         *_sequence(y, backwards, packed),
@@ -335,8 +346,8 @@ def backward_call(
         *(*_state(dhn), *_state(dcn)),
         *(_NO_SEQUENCE if dx is None else _sequence(dx, backwards, packed)),
         *(_address(dh0), _address(dc0), _address(dweight_ih), _address(dweight_hh)),
-        *(_address(dbias_ih), _address(dbias_hh)),
+        *(_address(dbias_ih), _address(dbias_hh), _address(dweight_hr)),
         *_rows(lengths, resets, reverse, packed),
         most_threads(),
     )
-    return arguments, gradients, (x, h0, c0, weight_ih, weight_hh, bias_ih, bias_hh, dy, dhn, dcn)
+    return arguments, gradients, (x, h0, c0, weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, dy, dhn, dcn)

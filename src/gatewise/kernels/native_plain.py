@@ -126,11 +126,10 @@ def _forward(number, sizes, weights, source, first, apart, target, last, saved) 
     h0, c0 = first if len(first) == 2 else (first[0], 0)
     hn, cn = last if len(last) == 2 else (last[0], 0)
     addresses = [weight.data_ptr() for weight in weights]
-    if len(addresses) == 2:
-        addresses += (0, 0)
+    addresses += (0, 0, 0) if len(addresses) == 2 else (0,)  # no biases, no projection
     _native.forward(
-        number, *sizes, *addresses, *source, h0, apart, c0, apart, *target, hn, cn, saved, *_NO_CHECKPOINTS, *_NO_ROWS,
-        native_calls.most_threads(),
+        number, *sizes, sizes[-1], *addresses, *source, h0, apart, c0, apart, *target, hn, cn, saved,
+        *_NO_CHECKPOINTS, *_NO_ROWS, native_calls.most_threads(),
     )  # fmt: skip
 
 

@@ -195,10 +195,13 @@ def direct(run, save_for_backward, gradients) -> type[torch.autograd.Function]:
 _Recurrent = direct(forward, _save_for_backward, gradients)
 
 
-def gates_of(cell, y, saved, reverse, lengths, packed) -> reference.Gates:
-    """The gates by name, each as y is, from what the forward sweep saved: rows in the order of the sweep."""
+def gates_of(cell, y, saved, reverse, lengths, packed, hidden_size=None) -> reference.Gates:
+    """The gates by name, each as y is, from what the forward sweep saved: rows in the order of the sweep.
+
+    hidden_size: H, where it is not the size of y's states.
+    """
     names = reference.CELLS[cell].gates  # of the last slots that are saved
-    slots = saved.detach().unflatten(-1, (native_calls.slots(cell), -1))[..., : y.shape[-1]].to(y.dtype)
+    slots = saved.detach().unflatten(-1, (native_calls.slots(cell), -1))[..., : hidden_size or y.shape[-1]].to(y.dtype)
     slots = _in_order_of_time(slots, reverse, lengths, packed).unbind(-2)
     gates = {name: gate.contiguous() for name, gate in zip(names, slots[len(slots) - len(names) :], strict=True)}
     return gates | {"h": y.detach()}

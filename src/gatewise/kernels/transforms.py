@@ -164,7 +164,7 @@ def second_gradients(run, inputs, grads, needs, wanted, incoming) -> list[Any]:
     def first(*sources: Tensor) -> tuple[Any, ...]:
         fresh = iter(sources)
         tensors = [next(fresh) if need else tensor for tensor, need in zip(given, needs, strict=True)]
-        gradients = _first_gradients(run, tensors[: len(inputs)], tensors[len(inputs) :])
+        gradients = first_gradients(run, tensors[: len(inputs)], tensors[len(inputs) :])
         return tuple(gradient for gradient, ask in zip(gradients, asked, strict=True) if ask)
 
     _, pull, *_ = torch.func.vjp(first, *(tensor for tensor, need in zip(given, needs, strict=True) if need))
@@ -172,8 +172,8 @@ def second_gradients(run, inputs, grads, needs, wanted, incoming) -> list[Any]:
     return [next(found) if need else None for need in needs]
 
 
-def _first_gradients(run, inputs, grads) -> list[Tensor | None]:
-    """What the backward operator gives, in plain torch."""
+def first_gradients(run, inputs, grads) -> list[Tensor | None]:
+    """What a backward gives, by the reference, which can be derived."""
     places = [place for place, tensor in enumerate(inputs) if tensor is not None]
 
     def forward(*sources: Tensor) -> tuple[Tensor, ...]:

@@ -35,16 +35,19 @@ struct BackwardSpace {
     // Packed weights, all panels, a segment for each gate.
     typename Arithmetic::Weight* weight_ih;  // panels of I columns
     typename Arithmetic::Weight* weight_hh;  // panels of H columns, in the order of the gradients' first slots
+    typename Arithmetic::Weight* weight_hr;  // panels of H columns, of a projection
     // Of each group: its part of what is summed over the batch, transposed, so that the long side is the vectors' own.
     float* dweight_ih;  // (I, slots of the gates)
     float* dweight_hh;  // (H, first slots)
+    float* dweight_hr;  // (R, slot), of a projection, as it is
     float* dbias;       // one row of gradients
     // Of each group: the state of the sweep.
     float* dgates;    // gradients of a chunk's gates before their activation
     float* dh;        // (rows, slot): gradient of the state
     float* dc;        // (rows, slot): of the second state
     float* restarts;  // (rows, slot), twice: of the first states, from where the rows began anew
-    Number* factor;   // the factor of the second product, of a chunk
+    Number* factor;   // the factor of the second product, or of the projection, of a chunk
+    float* dstates;   // with a projection: gradients of a chunk's states
     float* sums;      // of each thread: what it needs to sum over a chunk's rows
     // Of each thread: pointers to rows.
     const Number** x_rows;
@@ -52,12 +55,13 @@ struct BackwardSpace {
     const Number** state_rows;
     const Number** seen_rows;  // what the recurrent weights read of them
     const Number** factor_rows;
+    const Number** dstate_rows;
     RowStep<Number>* row_steps;
     Barrier* barriers;       // one a group
     Index rows, steps;       // most rows of a group, most steps of a chunk
     Index segment;           // packed numbers of a gate's weights in a panel
     Index ih_rows, hh_rows;  // of the sums, padded as the arithmetic needs it
-    Index gates_size, sums_size;  // of a group, of a thread
+    Index gates_size, states_size, sums_size;  // of a group, of a thread
     std::optional<BackwardExtensionSpace<Cell, Arithmetic>> extension;
 
     // every: steps from one checkpoint to the next; 0: the forward saved all.
@@ -73,25 +77,31 @@ struct BackwardSpace {
         discarded = arena.take<Number>(replays ? s.B * s.H : 0);
         segment = Arithmetic::segment_size(s.H);
         ih_rows = Arithmetic::sum_rows(s.I);
-        hh_rows = Cell::has_recurrent_weights ? Arithmetic::sum_rows(s.H) : 0;
+        hh_rows = Cell::has_recurrent_weights ? Arithmetic::sum_rows(s.state()) : 0;
         gates_size = Arithmetic::Gates::size(steps * rows, row, s.H);
+        states_size = projects<Cell> ? Arithmetic::Gates::size(steps * rows, GateRow(s.state(), 1), s.state()) : 0;
         sums_size = packs ? Arithmetic::RowSums::size(s, steps * rows, row) : 0;
         weight_ih = arena.take<Weight>(packs ? panels(s.I) * Cell::gates * segment : 0);
-        weight_hh = arena.take<Weight>(packs && Cell::has_recurrent_weights ? panels(s.H) * Cell::gates * segment : 0);
+        weight_hh =
+            arena.take<Weight>(packs && Cell::has_recurrent_weights ? panels(s.state()) * Cell::gates * segment : 0);
+        weight_hr = arena.take<Weight>(packs && projects<Cell> ? panels(s.H) * Arithmetic::segment_size(s.state()) : 0);
         dweight_ih = arena.take(packs ? grid.groups * ih_rows * width : 0);
         dweight_hh = arena.take(packs ? grid.groups * hh_rows * width : 0);
+        dweight_hr = arena.take(packs && projects<Cell> ? grid.groups * s.state() * row.slot : 0);
         dbias = arena.take(grid.groups * row.width);
         dgates = arena.take(grid.groups * gates_size);
         dh = arena.take(grid.groups * rows * row.slot);
         dc = arena.take(Cell::has_second_state ? grid.groups * rows * row.slot : 0);
         restarts = arena.take(s.has_resets() ? 2 * grid.groups * rows * row.slot : 0);
-        factor = arena.take<Number>(Cell::has_second_product ? grid.groups * steps * rows * row.slot : 0);
+        factor = arena.take<Number>(has_factor<Cell> ? grid.groups * steps * rows * row.slot : 0);
+        dstates = arena.take(grid.groups * states_size);
         sums = arena.take(shares * sums_size);
         x_rows = arena.take<const Number*>(shares * steps * rows);
         dx_rows = arena.take<Number*>(shares * steps * rows);
         state_rows = arena.take<const Number*>(shares * steps * rows);
         seen_rows = is_extended<Cell> ? arena.take<const Number*>(shares * steps * rows) : state_rows;
-        factor_rows = arena.take<const Number*>(Cell::has_second_product ? shares * steps * rows : 0);
+        factor_rows = arena.take<const Number*>(has_factor<Cell> ? shares * steps * rows : 0);
+        dstate_rows = arena.take<const Number*>(projects<Cell> ? shares * steps * rows : 0);
         row_steps = arena.take<RowStep<Number>>(shares * steps * rows);
         barriers = arena.take<Barrier>(grid.groups);
         extension.emplace(arena, s, grid, rows, steps);
@@ -111,18 +121,21 @@ class BackwardSweep {
           saved_row_(saved_row<Cell>(s_)),
           dweight_ih_(space.dweight_ih + share.group * space.ih_rows * gates * row_.slot),
           dweight_hh_(space.dweight_hh + share.group * space.hh_rows * gates * row_.slot),
+          dweight_hr_(space.dweight_hr + (projects<Cell> ? share.group * s_.state() * row_.slot : 0)),
           dbias_(space.dbias + share.group * row_.width),
           dgates_(space.dgates + share.group * space.gates_size, row_, s_.H),
           dh_(space.dh + share.group * space.rows * row_.slot),
           dc_(space.dc + (Cell::has_second_state ? share.group * space.rows * row_.slot : 0)),
           restarts_(space.restarts + (s_.has_resets() ? 2 * share.group * space.rows * row_.slot : 0)),
           factor_(space.factor + share.group * space.steps * space.rows * row_.slot),
+          dstates_(space.dstates + share.group * space.states_size, GateRow(s_.state(), 1), s_.state()),
           row_sums_(space.sums + share.share * space.sums_size, share, row_, space.steps * space.rows),
           x_rows_(space.x_rows + share.share * space.steps * space.rows),
           dx_rows_(space.dx_rows + share.share * space.steps * space.rows),
           state_rows_(space.state_rows + share.share * space.steps * space.rows),
           seen_rows_(space.seen_rows + share.share * space.steps * space.rows),
           factor_rows_(space.factor_rows + share.share * space.steps * space.rows),
+          dstate_rows_(space.dstate_rows + share.share * space.steps * space.rows),
           row_steps_(space.row_steps + share.share * space.steps * space.rows),
           extension_(call, *space.extension, share, space.rows) {
         if (!space.replays) return;
@@ -157,6 +170,8 @@ class BackwardSweep {
                 const bool wanted = t > 0 || call_.dh0 != nullptr;
                 if constexpr (is_extended<Cell>) {
                     extended_products(t, first, count, wanted);
+                } else if constexpr (projects<Cell>) {
+                    projected_products(first, count, wanted);
                 } else if constexpr (Cell::has_second_product) {
                     two_products(first, count, wanted);
                 } else {
@@ -197,7 +212,13 @@ class BackwardSweep {
         };
         if (call_.dx.data) pack(space_.weight_ih, call_.weights.ih, s_.I, [](int slot) { return slot; });
         if constexpr (Cell::has_recurrent_weights)
-            pack(space_.weight_hh, call_.weights.hh, s_.H, [](int slot) { return Cell::gate_of(slot); });
+            pack(space_.weight_hh, call_.weights.hh, s_.state(), [](int slot) { return Cell::gate_of(slot); });
+        if constexpr (projects<Cell>) {
+            const auto [begin, end] = part_of(panels(s_.H), share_.share, share_.shares);
+            const Index panel = Arithmetic::segment_size(s_.state());
+            Arithmetic::pack_back(space_.weight_hr + begin * panel, panel, call_.weights.hr, s_.state(), s_.H, begin,
+                                  end);
+        }
     }
 
     // floats [first, first + slots * slot) of a row as ranges that hold this share's panels: body(offset, panels).
@@ -221,18 +242,26 @@ class BackwardSweep {
             for (Index p = share_.panel_begin; p < share_.panel_end; ++p) body(row, p * lanes, lanes_used(s_.H, p));
     }
 
+    // The same of the state's units.
+    template <typename Body>
+    void for_state_units(Index count, const Body& body) const {
+        for (Index row = 0; row < count; ++row)
+            for (Index p = share_.state_begin; p < share_.state_end; ++p)
+                body(row, p * lanes, lanes_used(s_.state(), p));
+    }
+
     float* restarts(int state) const { return restarts_ + state * space_.rows * row_.slot; }
 
     void start_from_last_states() {
         const auto start = [&](float* gradient, const Sequence<const Number>& last, int state) {
-            for_units(share_.rows(), [&](Index row, Index unit, Index used) {
+            return [=](Index row, Index unit, Index used) {
                 const Number* from = last.data ? last.at(0, s_.place(share_.row_begin + row)) + unit : nullptr;
                 store(gradient + row * row_.slot + unit, from ? load_first(from, used) : Vec{});
                 if (s_.has_resets()) store(restarts(state) + row * row_.slot + unit, Vec{});
-            });
+            };
         };
-        start(dh_, call_.dhn, 0);
-        if constexpr (Cell::has_second_state) start(dc_, call_.dcn, 1);
+        for_state_units(share_.rows(), start(dh_, call_.dhn, 0));
+        if constexpr (Cell::has_second_state) for_units(share_.rows(), start(dc_, call_.dcn, 1));
     }
 
     // Points at the rows of the steps [begin, end): step by step, those of the share's rows that take it. Returns how
@@ -261,7 +290,8 @@ class BackwardSweep {
                 step.dy = call.dy.data ? shape.at(call.dy, t, b) : nullptr;
                 if constexpr (is_extended<Cell>)
                     seen_rows_[i] = extension_.masks() ? extension_.masked(i) : state_rows[i];
-                if constexpr (Cell::has_second_product) factor_rows[i] = factor_ + i * slot;
+                if constexpr (has_factor<Cell>) factor_rows[i] = factor_ + i * slot;
+                if constexpr (projects<Cell>) dstate_rows_[i] = dstates_.row(i);
                 if constexpr (Cell::has_second_state) {
                     if (restarts) step.c = call.c0.at(0, shape.place(b));
                     else if (!again) step.c = saved_at(t - 1, b) + Cell::second_state * slot;
@@ -352,6 +382,43 @@ class BackwardSweep {
         });
     }
 
+    void projected_products(Index first, Index count, bool wanted) {
+        for_state_units(count, [&](Index row, Index unit, Index used) {
+            const Index i = first + row;
+            const Number* dy = row_steps_[i].dy;
+            const Vec dh = load(dh_ + row * row_.slot + unit);
+            dstates_.set(i, 0, unit, used, dy ? dh + load_first(dy + unit, used) : dh);
+        });
+        share_.wait();  // the states' gradients are whole
+        multiply_projection(first, count, [&, dgates = dgates_, factor = factor_, slot = row_.slot](
+                                              Index i, Index panel, Vec sum) GATEWISE_INLINE {
+            const Index unit = panel * lanes, used = lanes_used(s_.H, panel);
+            const auto set = [&](int slot, Vec v) GATEWISE_INLINE { dgates.set(i, slot, unit, used, v); };
+            const RowStep<Number>& step = row_steps_[i];
+            const BackwardUnits units{step.saved + unit, saved_row_.slot, Vec{}, load_first(step.c + unit, used), sum,
+                                      dc_ + (i - first) * slot + unit};
+            store(factor + i * slot + unit, Cell::shown(units));
+            Cell::back(units, set);
+        });
+        share_.wait();  // the gates' gradients are whole
+        if (wanted) multiply_recurrent<gates>(first, count, 0, [dh = dh_, slot = row_.slot](Index, Index row, Index unit,
+                                                                                            Vec sum) GATEWISE_INLINE {
+            store(dh + row * slot + unit, sum);
+        });
+    }
+
+    // body(row of the chunk, panel, sum): the gradients of a step's states times the weights of the projection.
+    template <typename Body>
+    void multiply_projection(Index first, Index count, const Body& body) {
+        const Number* const matrices[] = {call_.weights.hr};
+        const Index begin = share_.panel_begin, end = share_.panel_end, panel = Arithmetic::segment_size(s_.state());
+        if (!space_.packs)
+            return Arithmetic::template multiply_back_unpacked<1>(dstates_, first, count, 0, matrices, s_.state(), s_.H,
+                                                                  begin, end, body);
+        Arithmetic::template multiply_back<1>(dstates_, first, count, 0, s_.state(), space_.weight_hr + begin * panel,
+                                              panel, begin, end, body);
+    }
+
     // Either of them, for an extended cell. Its members share the rows, and then the products' panels.
     void extended_products(Index t, Index first, Index count, bool wanted) {
         const auto row_at = [&](Index row, float* sums) {
@@ -386,15 +453,15 @@ class BackwardSweep {
     void end_restarted_rows(Index t, Index count) {
         if (t == 0 || !s_.has_resets()) return;
         const auto move = [&](float* gradient, float* first) {
-            for_units(count, [&](Index row, Index unit, Index) {
+            return [=](Index row, Index unit, Index) {
                 if (!s_.resets(t, share_.row_begin + row)) return;
                 const Index at = row * row_.slot + unit;
                 store(first + at, load(first + at) + load(gradient + at));
                 store(gradient + at, Vec{});
-            });
+            };
         };
-        move(dh_, restarts(0));
-        if constexpr (Cell::has_second_state) move(dc_, restarts(1));
+        for_state_units(count, move(dh_, restarts(0)));
+        if constexpr (Cell::has_second_state) for_units(count, move(dc_, restarts(1)));
     }
 
     // body(row of the chunk, row of the batch, unit, sum): the gradients of `Slots` slots from `slot` on times their
@@ -403,9 +470,9 @@ class BackwardSweep {
     void multiply_recurrent(Index first, Index count, int slot, const Body& body) {
         const auto use = [&](Index i, Index panel, Vec sum) GATEWISE_INLINE { body(i, i - first, panel * lanes, sum); };
         const Number* matrices[Slots];
-        for (int i = 0; i < Slots; ++i) matrices[i] = call_.weights.hh + Cell::gate_of(slot + i) * s_.H * s_.H;
-        multiply_back<Slots>(first, count, slot, {matrices, s_.H, space_.weight_hh + slot * space_.segment},
-                             share_.panel_begin, share_.panel_end, use);
+        for (int i = 0; i < Slots; ++i) matrices[i] = call_.weights.hh + Cell::gate_of(slot + i) * s_.H * s_.state();
+        multiply_back<Slots>(first, count, slot, {matrices, s_.state(), space_.weight_hh + slot * space_.segment},
+                             share_.state_begin, share_.state_end, use);
     }
 
     // Weights of `Slots` slots: as the layer keeps them, (H, columns) each, and packed, the first one's segment.
@@ -444,13 +511,26 @@ class BackwardSweep {
             });
         };
         if (call_.dweight_ih) sum(dweight_ih_, x_rows_, s_.I, 0, gates, first_input_gradient<Cell>(s_));
+        if constexpr (projects<Cell>)
+            if (call_.dweight_hr) sum_projection_gradients<Add>(rows);
         if (!call_.dweight_hh) return;
         if constexpr (Cell::has_second_product) {
             sum(dweight_hh_, seen_rows_, s_.H, 0, gates - 1, 0);
             sum(dweight_hh_, factor_rows_, s_.H, (gates - 1) * row_.slot, 1, gates - 1);
         } else {
-            sum(dweight_hh_, seen_rows_, s_.H, 0, gates, 0);
+            sum(dweight_hh_, seen_rows_, s_.state(), 0, gates, 0);
         }
+    }
+
+    // The same for a projection.
+    template <bool Add>
+    void sum_projection_gradients(Index rows) {
+        const typename Arithmetic::Gates shown(factor_, GateRow(s_.H, 1), s_.H);
+        row_sums_.take_left(dstate_rows_, s_.state(), rows);
+        for_own_columns(0, 1, [&](Index column, Index width) {
+            row_sums_.template sum<Add>(dweight_hr_ + column, row_.slot, dstate_rows_, s_.state(), rows, shown, column,
+                                        width);
+        });
     }
 
     // All rows are in one chunk: the sums go straight to torch's layout.
@@ -465,8 +545,15 @@ class BackwardSweep {
                 if (call_.dweight_ih) write(call_.dweight_ih, i, first_input_gradient<Cell>(s_) + i, x_rows_, s_.I);
                 const bool second = Cell::has_second_product && i == gates - 1;
                 if (call_.dweight_hh)
-                    write(call_.dweight_hh, Cell::gate_of(i), i, second ? factor_rows_ : seen_rows_, s_.H);
+                    write(call_.dweight_hh, Cell::gate_of(i), i, second ? factor_rows_ : seen_rows_, s_.state());
             }
+            if constexpr (projects<Cell>)
+                if (call_.dweight_hr) {
+                    const Index first = share_.state_begin * lanes, last = std::min(s_.state(), share_.state_end * lanes);
+                    if (first < last)
+                        Arithmetic::write_outer_products(call_.dweight_hr + first * s_.H, dstates_, first, last - first,
+                                                         factor_rows_, rows, s_.H);
+                }
         }
     }
 
@@ -500,16 +587,16 @@ class BackwardSweep {
     }
 
     void write_first_state_gradients() {
-        const auto write = [&](Number* to, const float* gradient, int state) {
-            if (!to) return;
-            for_units(share_.rows(), [&](Index row, Index unit, Index used) {
+        const auto write = [&](Number* to, Index size, const float* gradient, int state) {
+            return [=](Index row, Index unit, Index used) {
                 Vec sum = load(gradient + row * row_.slot + unit);
                 if (s_.has_resets()) sum += load(restarts(state) + row * row_.slot + unit);
-                store_first(to + s_.place(share_.row_begin + row) * s_.H + unit, sum, used);
-            });
+                store_first(to + s_.place(share_.row_begin + row) * size + unit, sum, used);
+            };
         };
-        write(call_.dh0, dh_, 0);
-        if constexpr (Cell::has_second_state) write(call_.dc0, dc_, 1);
+        if (call_.dh0) for_state_units(share_.rows(), write(call_.dh0, s_.state(), dh_, 0));
+        if constexpr (Cell::has_second_state)
+            if (call_.dc0) for_units(share_.rows(), write(call_.dc0, s_.H, dc_, 1));
     }
 
     // Sums over the groups, transposed into torch's layout; the threads share the units.
@@ -521,12 +608,24 @@ class BackwardSweep {
                 if (call_.dweight_ih && space_.packs)
                     write_transposed(call_.dweight_ih, space_.dweight_ih, space_.ih_rows, i, i, s_.I, p);
                 if (call_.dweight_hh && space_.packs)
-                    write_transposed(call_.dweight_hh, space_.dweight_hh, space_.hh_rows, gate, i, s_.H, p);
+                    write_transposed(call_.dweight_hh, space_.dweight_hh, space_.hh_rows, gate, i, s_.state(), p);
                 if (call_.dbias_ih) write_bias(call_.dbias_ih, i, Cell::first_gate + i, p);
                 if (call_.dbias_hh) write_bias(call_.dbias_hh, gate, i, p);
             }
+        if constexpr (projects<Cell>)
+            if (call_.dweight_hr && space_.packs) write_projection_gradients(begin, end);
         if constexpr (is_extended<Cell>)
             if (s_.normalised) extension_.write(call_.dregularisation, begin, end);
+    }
+
+    void write_projection_gradients(Index begin, Index end) const {
+        for (Index r = 0; r < s_.state(); ++r)
+            for (Index p = begin; p < end; ++p) {
+                Vec sum{};
+                for (int group = 0; group < share_.groups; ++group)
+                    sum += load(space_.dweight_hr + (group * s_.state() + r) * row_.slot + p * lanes);
+                store_first(call_.dweight_hr + r * s_.H + p * lanes, sum, lanes_used(s_.H, p));
+            }
     }
 
     // sums: of each group `rows` rows, of which `depth` are used.
@@ -566,16 +665,19 @@ class BackwardSweep {
     const GateRow row_, saved_row_;
     float* dweight_ih_;
     float* dweight_hh_;
+    float* dweight_hr_;
     float* dbias_;
     const typename Arithmetic::Gates dgates_;
     float *dh_, *dc_, *restarts_;
     Number* factor_;
+    const typename Arithmetic::Gates dstates_;
     typename Arithmetic::RowSums row_sums_;
     const Number** x_rows_;
     Number** dx_rows_;
     const Number** state_rows_;
     const Number** seen_rows_;
     const Number** factor_rows_;
+    const Number** dstate_rows_;
     RowStep<Number>* row_steps_;
     std::optional<ForwardOf<Number>> again_;
     std::optional<ForwardSweep<Cell, Arithmetic>> forward_;

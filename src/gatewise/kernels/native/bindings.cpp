@@ -182,8 +182,8 @@ Sequence<Float> checkpoints_at(const KernelsOf<Number>& serving, Address address
 }
 
 template <typename Number>
-void forward(Workspace& workspace, const Extension* extension, int cell, Index T, Index B, Index I, Index H, Address weight_ih,
-             Address weight_hh, Address bias_ih, Address bias_hh, Address x, Index x_step, Index x_row, Address h0, Index h0_row, Address c0, Index c0_row,
+void forward(Workspace& workspace, const Extension* extension, int cell, Index T, Index B, Index I, Index H, Index R, Address weight_ih,
+             Address weight_hh, Address bias_ih, Address bias_hh, Address weight_hr, Address x, Index x_step, Index x_row, Address h0, Index h0_row, Address c0, Index c0_row,
              Address y, Index y_step, Index y_row, Address hn, Address cn, Address saved, Address checkpoints,
              Index every, Address lengths, bool packed, bool reverse, Address resets, Index resets_step,
              Index resets_row, int threads) {
@@ -191,8 +191,9 @@ void forward(Workspace& workspace, const Extension* extension, int cell, Index T
     const CallRows rows(T, B, pointer<const std::int64_t>(lengths), packed, reverse,
                         sequence<const bool>(resets, resets_step, resets_row));
     ForwardOf<Number> call{
-        {rows.get() ? rows.steps() : T, B, I, H, rows.get(), extension && extension->normalised},
-        {pointer<Number>(weight_ih), pointer<Number>(weight_hh), pointer<Number>(bias_ih), pointer<Number>(bias_hh)},
+        {rows.get() ? rows.steps() : T, B, I, H, rows.get(), extension && extension->normalised, R},
+        {pointer<Number>(weight_ih), pointer<Number>(weight_hh), pointer<Number>(bias_ih), pointer<Number>(bias_hh),
+         pointer<Number>(weight_hr)},
         sequence<const Number>(x, x_step, x_row),
         sequence<const Number>(h0, 0, h0_row),
         sequence<const Number>(c0, 0, c0_row),
@@ -209,18 +210,19 @@ void forward(Workspace& workspace, const Extension* extension, int cell, Index T
 }
 
 template <typename Number>
-void backward(Workspace& workspace, const Extension* extension, int cell, Index T, Index B, Index I, Index H, Address weight_ih,
-              Address weight_hh, Address bias_ih, Address bias_hh, Address x, Index x_step, Index x_row, Address h0, Index h0_row, Address c0, Index c0_row,
+void backward(Workspace& workspace, const Extension* extension, int cell, Index T, Index B, Index I, Index H, Index R, Address weight_ih,
+              Address weight_hh, Address bias_ih, Address bias_hh, Address weight_hr, Address x, Index x_step, Index x_row, Address h0, Index h0_row, Address c0, Index c0_row,
               Address y, Index y_step, Index y_row, Address saved, Address checkpoints, Index every, Address dy,
               Index dy_step, Index dy_row, Address dhn, Index dhn_row, Address dcn, Index dcn_row, Address dx, Index dx_step, Index dx_row, Address dh0, Address dc0,
-              Address dweight_ih, Address dweight_hh, Address dbias_ih, Address dbias_hh, Address lengths, bool packed,
+              Address dweight_ih, Address dweight_hh, Address dbias_ih, Address dbias_hh, Address dweight_hr, Address lengths, bool packed,
               bool reverse, Address resets, Index resets_step, Index resets_row, int threads) {
     const KernelsOf<Number>& serving = kernels_of<Number>(cell, extension);
     const CallRows rows(T, B, pointer<const std::int64_t>(lengths), packed, reverse,
                         sequence<const bool>(resets, resets_step, resets_row));
     BackwardOf<Number> call{
-        {rows.get() ? rows.steps() : T, B, I, H, rows.get(), extension && extension->normalised},
-        {pointer<Number>(weight_ih), pointer<Number>(weight_hh), pointer<Number>(bias_ih), pointer<Number>(bias_hh)},
+        {rows.get() ? rows.steps() : T, B, I, H, rows.get(), extension && extension->normalised, R},
+        {pointer<Number>(weight_ih), pointer<Number>(weight_hh), pointer<Number>(bias_ih), pointer<Number>(bias_hh),
+         pointer<Number>(weight_hr)},
         sequence<const Number>(x, x_step, x_row),
         sequence<const Number>(h0, 0, h0_row),
         sequence<const Number>(c0, 0, c0_row),
@@ -239,6 +241,7 @@ void backward(Workspace& workspace, const Extension* extension, int cell, Index 
         pointer<Number>(dbias_ih),
         pointer<Number>(dbias_hh),
     };
+    call.dweight_hr = pointer<Number>(dweight_hr);
     if (extension) {
         call.regularisation = &extension->regularisation;
         call.dregularisation = extension->gradients;

@@ -6,13 +6,15 @@
 //                  saved                    gradients of the gates, before their activations
 //     gru_after    [hn | r | z | n]         [hn | r | z | n]        hn = W_hn h + b_hn
 //     gru_before   [r | z | n]              [r | z | n]
-//     lstm         [i | f | g | o | c]      [i | f | g | o]
+//     lstm         [i | f | g | o | c]      [i | f | g | o]             with a projection, too
 //     rnn          [h]                      [h]
 //     mingru       [z | n]                  [z | n]
 //
 // The gradients that belong to W_i x are those of the gates; those that belong to the recurrent products are the first
 // ones: hn r z, where hn stands for the candidate. A cell that is Extended may have more slots: extended.h.
 #pragma once
+
+#include <type_traits>
 
 #include "activations.h"
 #include "plan.h"
@@ -193,6 +195,18 @@ struct Lstm {
     }
 };
 
+// (6) has another product, that of W_hr and what step() gives: the state, which has units of its own number.
+struct LstmProjected : Lstm {
+    // What the projection is of, from what was saved.
+    GATEWISE_INLINE static Vec shown(const BackwardUnits& u) { return u.saved(3) * tanh(u.saved(second_state)); }
+};
+template <typename Cell>
+constexpr bool projects = std::is_same_v<Cell, LstmProjected>;
+
+// Whether a step ends with a product of all that the cell computed before.
+template <typename Cell>
+constexpr bool has_factor = Cell::has_second_product || projects<Cell>;
+
 template <bool Tanh>
 struct Rnn {
     static constexpr int gates = 1, saved = 1, gradients = 1;
@@ -266,6 +280,7 @@ using cell_rnn_tanh = Rnn<true>;
 using cell_rnn_relu = Rnn<false>;
 using cell_mingru_linear = MinGru<false>;
 using cell_mingru_positive = MinGru<true>;
+using cell_lstm_projected = LstmProjected;
 
 }  // namespace
 }  // namespace gatewise

@@ -46,18 +46,18 @@ struct PackedWeights {
     Index ih_panel = 0, hh_panel = 0, second_panel = 0;  // packed numbers of a panel
     Weight* ih = nullptr;
     Weight* hh = nullptr;      // of the gates that have the state as their factor, if there are any
-    Weight* second = nullptr;  // of the gate that has a second product
+    Weight* second = nullptr;  // of the gate that has a second product, or of the projection
     Fingerprint* prints = nullptr;  // if they are kept: of what each panel of the three was packed from
 
     PackedWeights() = default;
     PackedWeights(Arena& arena, const Shape& s, bool keeps) {
         constexpr int second_gates = Cell::has_second_product;
         ih_panel = Arithmetic::panel_size(s.I, Cell::gates);
-        hh_panel = Cell::has_recurrent_weights ? Arithmetic::panel_size(s.H, Cell::gates - second_gates) : 0;
-        second_panel = Arithmetic::panel_size(s.H, second_gates);
+        hh_panel = Cell::has_recurrent_weights ? Arithmetic::panel_size(s.state(), Cell::gates - second_gates) : 0;
+        second_panel = Arithmetic::panel_size(s.H, projects<Cell> ? 1 : second_gates);
         ih = arena.take<Weight>(panels(s.H) * ih_panel);
         hh = arena.take<Weight>(panels(s.H) * hh_panel);
-        second = arena.take<Weight>(panels(s.H) * second_panel);
+        second = arena.take<Weight>(panels(s.state()) * second_panel);
         prints = keeps ? arena.take<Fingerprint>(3 * panels(s.H)) : nullptr;
     }
 };
@@ -90,7 +90,7 @@ struct ForwardSpace {
         const Index shares = grid.shares();
         rows = most_rows(s, grid);
         steps = replayed > 0 ? replayed : packs ? chunk_steps(s, grid, rows, row.width) : s.T;
-        factor_size = Cell::has_second_product ? Arithmetic::Matrix::size(rows, s.H) : 0;
+        factor_size = has_factor<Cell> ? Arithmetic::Matrix::size(rows, s.H) : 0;
         state_size = Arithmetic::State::size(s, rows, grid.members);
         x_size = Arithmetic::Inputs::size(steps * rows, s.I);
         bias = arena.take(Cell::gates * row.slot);
@@ -122,10 +122,9 @@ class ForwardSweep {
                  bool saves)
         : call_(call), space_(space), share_(share), s_(call.shape), saves_(saves),
           row_(saves ? saved_row<Cell>(s_) : GateRow(s_.H, gates)),
-          input_{call.weights.ih, s_.I, gates, space.packed.ih, space.packed.ih_panel},
-          recurrent_{call.weights.hh, s_.H, first_gates, space.packed.hh, space.packed.hh_panel},
-          second_{Cell::has_second_product ? call.weights.hh + first_gates * s_.H * s_.H : nullptr, s_.H, 1,
-                  space.packed.second, space.packed.second_panel},
+          input_{call.weights.ih, s_.I, gates, s_.H, space.packed.ih, space.packed.ih_panel},
+          recurrent_{call.weights.hh, s_.state(), first_gates, s_.H, space.packed.hh, space.packed.hh_panel},
+          second_{second_weights(call.weights), s_.H, 1, s_.state(), space.packed.second, space.packed.second_panel},
           x_rows_(space.x_rows + share.share * space.x_size, s_.I),
           gate_rows_(space.gate_rows + share.share * space.steps * space.rows),
           state_(space.state + share.group * space.state_size, call, share, space.rows),
@@ -136,7 +135,7 @@ class ForwardSweep {
     // The three parts of a call; between them, all shares wait for each other.
     void prepare() {
         state_.start();
-        if constexpr (Cell::has_second_product) factor_.clear_padding(share_.rows(), share_.panel_end);
+        if constexpr (has_factor<Cell>) factor_.clear_padding(share_.rows(), share_.panel_end);
         if constexpr (Cell::has_second_state)
             for (Index row = 0; row < share_.rows(); ++row) start_second_state(row);
         prepare_weights();
@@ -179,6 +178,10 @@ class ForwardSweep {
             state_.find(t, count);
             if constexpr (is_extended<Cell>) {
                 extended_step(t, gate_rows, count, t + 1 < end ? rows_at(s_, share_, t + 1) : 0);
+            } else if constexpr (projects<Cell>) {
+                first_part(gate_rows, count);
+                share_.wait();  // what is projected is whole
+                project_states(count);
             } else if constexpr (Cell::has_second_product) {
                 first_part(gate_rows, count);
                 share_.wait();  // the second product's factor is whole
@@ -204,10 +207,15 @@ class ForwardSweep {
     // Weights of some gates: as the layer keeps them, and packed.
     struct Weights {
         const Number* matrix;
-        Index depth, gates;
+        Index depth, gates, units;
         Weight* packed;
         Index panel;  // packed numbers of a panel
     };
+
+    const Number* second_weights(const WeightsOf<Number>& w) const {
+        if constexpr (projects<Cell>) return w.hr;
+        return Cell::has_second_product ? w.hh + first_gates * s_.H * s_.H : nullptr;
+    }
 
     // The threads share the panels.
     void prepare_weights() {
@@ -217,9 +225,10 @@ class ForwardSweep {
         Fingerprint* prints = space_.packed.prints;
         for (const Weights& w : {input_, recurrent_, second_}) {
             if (w.panel == 0) continue;
-            for (Index p = begin; p < end; ++p)
+            const auto [first, last] = part_of(panels(w.units), share_.share, share_.shares);
+            for (Index p = first; p < last; ++p)
                 if (!prints || is_new(prints[p], w, p))
-                    Arithmetic::pack(w.packed + p * w.panel, w.matrix, w.gates, s_.H, w.depth, p, p + 1);
+                    Arithmetic::pack(w.packed + p * w.panel, w.matrix, w.gates, w.units, w.depth, p, p + 1);
             if (prints) prints += panels(s_.H);
         }
     }
@@ -228,7 +237,7 @@ class ForwardSweep {
     bool is_new(Fingerprint& print, const Weights& w, Index p) const {
         Fingerprint now;
         for (Index gate = 0; gate < w.gates; ++gate)
-            now.add(w.matrix + (gate * s_.H + p * lanes) * w.depth, lanes_used(s_.H, p) * w.depth);
+            now.add(w.matrix + (gate * w.units + p * lanes) * w.depth, lanes_used(w.units, p) * w.depth);
         if (now == print) return false;
         print = now;
         return true;
@@ -346,7 +355,7 @@ class ForwardSweep {
                 hidden_size = s_.H, c = c_, gate_rows, use](Index row, Index panel, const Vec* products) GATEWISE_INLINE {
             const Index unit = panel * lanes, used = lanes_used(hidden_size, panel);
             const ForwardUnits units{gate_rows[row] + unit, slot, products, last_bias + unit,
-                                     state.at(row, unit, used), c + row * slot + unit, saves};
+                                     projects<Cell> ? Vec{} : state.at(row, unit, used), c + row * slot + unit, saves};
             use(units, state, row, unit, used);
         };
     }
@@ -379,13 +388,23 @@ class ForwardSweep {
         multiply<1>(factor_, count, second_, step);
     }
 
+    // The state, from the whole of what is projected.
+    void project_states(Index count) {
+        const auto put = [state = state_, size = s_.state()](Index row, Index panel, const Vec* products)
+                             GATEWISE_INLINE { state.set(row, panel * lanes, lanes_used(size, panel), products[0]); };
+        multiply<1>(factor_, count, second_, share_.state_begin, share_.state_end, put);
+    }
+
     // body(row, panel, products) for `count` rows, times the weights of G gates in the share's panels.
     template <int G, typename Rows, typename Body>
     void multiply(const Rows& rows, Index count, const Weights& w, const Body& body) const {
-        const Index begin = share_.panel_begin, end = share_.panel_end;
+        multiply<G>(rows, count, w, share_.panel_begin, share_.panel_end, body);
+    }
+    template <int G, typename Rows, typename Body>
+    void multiply(const Rows& rows, Index count, const Weights& w, Index begin, Index end, const Body& body) const {
         if constexpr (Arithmetic::unpacked_forward_steps > 0)
             if (!space_.packs)
-                return Arithmetic::template multiply_unpacked<G>(rows, count, w.depth, w.matrix, s_.H, begin, end,
+                return Arithmetic::template multiply_unpacked<G>(rows, count, w.depth, w.matrix, w.units, begin, end,
                                                                  body);
         Arithmetic::template multiply<G>(rows, 0, count, w.depth, w.packed + begin * w.panel, begin, end, body);
     }
@@ -395,7 +414,7 @@ class ForwardSweep {
         for (Index b = share_.row_begin; b < share_.row_end; ++b) {
             const Index place = s_.place(b), steps = s_.length(b);
             const Number* last = steps > 0 ? s_.at(call_.y, steps - 1, b) : call_.h0.at(0, place);
-            std::copy_n(last, s_.H, call_.hn + place * s_.H);
+            std::copy_n(last, s_.state(), call_.hn + place * s_.state());
         }
     }
 

@@ -9,8 +9,9 @@
 namespace gatewise {
 
 using PlainCell = GATEWISE_JOIN(cell_, GATEWISE_CELL);
-// What regularises acts on recurrent weights.
-using ExtendedCell = std::conditional_t<PlainCell::has_recurrent_weights, Extended<PlainCell>, PlainCell>;
+// What regularises acts on recurrent weights; it has no kernel for a projection: Python asks for none.
+constexpr bool is_regularised = PlainCell::has_recurrent_weights && !projects<PlainCell>;
+using ExtendedCell = std::conditional_t<is_regularised, Extended<PlainCell>, PlainCell>;
 
 extern const KernelsOf<float> GATEWISE_JOIN(GATEWISE_JOIN(kernels_, GATEWISE_ISA), GATEWISE_JOIN(_, GATEWISE_CELL)) =
     KernelsIn<PlainCell, Float32>::all;

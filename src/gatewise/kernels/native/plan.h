@@ -93,6 +93,7 @@ inline Share share_of(const Shape& s, Grid grid, int index, Barrier* barriers) {
     share.members = grid.members;
     std::tie(share.row_begin, share.row_end) = rows_of(s, share.group, grid.groups);
     std::tie(share.panel_begin, share.panel_end) = part_of(panels(s.H), share.member, grid.members);
+    std::tie(share.state_begin, share.state_end) = part_of(panels(s.state()), share.member, grid.members);
     share.barrier = barriers + share.group;
     return share;
 }

@@ -23,7 +23,7 @@ enum class Reset { after, before };
 // The family; cells.h says what each computes. The builds read the names here, to compile each by itself.
 #define GATEWISE_CELLS(each)                                                  \
     each(gru_after) each(gru_before) each(lstm) each(rnn_tanh) each(rnn_relu) \
-    each(mingru_linear) each(mingru_positive)
+    each(mingru_linear) each(mingru_positive) each(lstm_projected)
 
 enum class Cell {
 #define GATEWISE_CELL_NAME(name) name,
@@ -60,6 +60,9 @@ struct Shape {
     Index T, B, I, H;
     const Rows* rows = nullptr;  // null: every row takes all steps, in the order of time
     bool normalised = false;     // the products are normalised, see Regularisation
+    Index R = 0;                 // units of the state, of a cell with a projection, at most H; 0: H
+
+    Index state() const { return R > 0 ? R : H; }
 
     // Rows that take step t, those that take a step before t, and how many of all take any.
     Index active(Index t) const { return rows ? rows->active[t] : B; }
@@ -85,9 +88,11 @@ struct Shape {
 template <typename Number>
 struct WeightsOf {
     const Number* ih;       // (GH, I)
-    const Number* hh;       // (GH, H); null of a cell without recurrent weights, which has no bias_hh either
+    const Number* hh;       // (GH, H), with a projection (GH, R); null of a cell without recurrent weights, which has no
+                            // bias_hh either
     const Number* bias_ih;  // (GH,) or null
     const Number* bias_hh;  // (GH,) or null
+    const Number* hr = nullptr;  // (R, H), of a cell with a projection
 };
 
 // What regularises a layer: kernels/regularisation.py defines it. What is null or 0 regularises nothing. It serves the
@@ -108,6 +113,7 @@ struct RegularisationGradients {
 };
 
 // Without Rows a time stride may be negative: then the pointer is that of the last step, and the sequence runs backwards.
+// With a projection h0, y, hn and their gradients have R units in the place of H.
 template <typename Number>
 struct ForwardOf {
     Shape shape;
@@ -154,6 +160,7 @@ struct BackwardOf {
     Number* dbias_hh;           // (GH,)
     const Regularisation* regularisation = nullptr;  // of the kernels that are extended
     RegularisationGradients dregularisation = {};
+    Number* dweight_hr = nullptr;  // (R, H), of a cell with a projection; as the gradients above
 };
 
 // One cell in one instruction set's implementation. `workspace` is the caller's: workspace_size floats, aligned to 64

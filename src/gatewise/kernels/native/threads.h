@@ -70,11 +70,11 @@ class alignas(64) Barrier {
 };
 
 // A part of a call, that one thread does: rows [row_begin, row_end) of the batch, panels [panel_begin, panel_end) of
-// hidden units. Threads with the same rows are a group of `members`; they wait for each other at `barrier`.
+// hidden units, panels [state_begin, state_end) of the state's units. Threads with the same rows are a group of `members`; they wait for each other at `barrier`.
 struct Share {
     int share, shares;  // of the whole call
     int group, groups, member, members;
-    Index row_begin, row_end, panel_begin, panel_end;
+    Index row_begin, row_end, panel_begin, panel_end, state_begin, state_end;
     Barrier* barrier;
 
     Index rows() const { return row_end - row_begin; }
