@@ -15,11 +15,15 @@ using Doubles = std::vector<double>;
 
 constexpr bool is_gru(Cell cell) { return cell == Cell::gru_after || cell == Cell::gru_before; }
 constexpr bool is_mingru(Cell cell) { return cell == Cell::mingru_linear || cell == Cell::mingru_positive; }
+constexpr bool is_lstm(Cell cell) { return cell == Cell::lstm || cell == Cell::lstm_projected; }
 
-constexpr Index gate_count(Cell cell) { return cell == Cell::lstm ? 4 : is_gru(cell) ? 3 : is_mingru(cell) ? 2 : 1; }
+constexpr Index gate_count(Cell cell) { return is_lstm(cell) ? 4 : is_gru(cell) ? 3 : is_mingru(cell) ? 2 : 1; }
 
 // Whether there are weight_hh and bias_hh.
 constexpr bool has_recurrent_weights(Cell cell) { return !is_mingru(cell); }
+
+// Whether there are kernels with what regularises.
+constexpr bool has_extended(Cell cell) { return has_recurrent_weights(cell) && cell != Cell::lstm_projected; }
 
 // Step `step` of row b of the sweep among those of a sequence, which are T * B, step by step, or packed.
 inline Index position(const Shape& s, Index step, Index b) {
@@ -34,16 +38,18 @@ inline bool begins(const Shape& s, Index step, Index b) {
     return s.rows->resets.data[position(s, s.rows->reverse ? step - 1 : step, b)];
 }
 
+// R: units of the state, H but for a projection.
 struct Inputs {
     Doubles x;          // (T, B, I), or packed
-    Doubles h0, c0;     // (B, H)
+    Doubles h0, c0;     // (B, R), (B, H)
     // (GH, I): the gates r, z, n of a GRU, i, f, g, o of an LSTM and z, n of a minGRU, one below the other
     Doubles weight_ih;
-    Doubles weight_hh;  // (GH, H); zeros where there are none
+    Doubles weight_hh;  // (GH, R); zeros where there are none
     Doubles bias_ih;    // (GH,)
     Doubles bias_hh;    // (GH,)
-    Doubles dy;         // (T, B, H), or packed: gradient of y
-    Doubles dhn, dcn;   // (B, H): gradient of the last states
+    Doubles dy;         // (T, B, R), or packed: gradient of y
+    Doubles dhn, dcn;   // (B, R), (B, H): gradient of the last states
+    Doubles weight_hr = {};                    // (R, H), or empty: of a projection
     Doubles dropout = {};                      // (B, H), or empty
     Doubles zoneout_h = {}, zoneout_c = {};    // (T, B, H), or packed, or empty
     Doubles norm_ih = {}, norm_hh = {};        // (GH,), or empty
@@ -51,10 +57,11 @@ struct Inputs {
 };
 
 struct Results {
-    Doubles y;  // (T, B, H), or packed; NaN where a row has ended
+    Doubles y;  // (T, B, R), or packed; NaN where a row has ended
     Doubles hn, cn;
     // As the inputs; dx is NaN where a row has ended.
-    Doubles dx, dh0, dc0, dweight_ih, dweight_hh, dbias_ih, dbias_hh, dnorm_ih, dnorm_hh, dnorm_c, dnorm_c_bias;
+    Doubles dx, dh0, dc0, dweight_ih, dweight_hh, dweight_hr, dbias_ih, dbias_hh;
+    Doubles dnorm_ih, dnorm_hh, dnorm_c, dnorm_c_bias;
     double closest = 1;  // that a sum came to the kink of a relu, or of a positive candidate
 };
 
@@ -65,9 +72,11 @@ class Definition {
         constexpr double unwritten = std::numeric_limits<double>::quiet_NaN();
         out_.y.assign(in_.dy.size(), unwritten);
         out_.dx.assign(in_.x.size(), unwritten);
-        out_.hn = out_.cn = out_.dh0 = out_.dc0 = Doubles(in_.h0.size());
+        out_.hn = out_.dh0 = Doubles(in_.h0.size());
+        out_.cn = out_.dc0 = Doubles(in_.c0.size());
         out_.dweight_ih.resize(in_.weight_ih.size());
         out_.dweight_hh.resize(in_.weight_hh.size());
+        out_.dweight_hr.resize(in_.weight_hr.size());
         out_.dbias_ih.resize(in_.bias_ih.size());
         out_.dbias_hh.resize(in_.bias_hh.size());
         out_.dnorm_ih = out_.dnorm_hh = Doubles(G_ * s_.H);
@@ -89,6 +98,7 @@ class Definition {
         Doubles h, c;   // the states before
         Doubles gates;  // (G, H)
         Doubles m;      // gru_after: W_hn h + b_hn; gru_before: r * h; lstm: what the tanh is taken of
+        Doubles shown;  // lstm: o * tanh(m)
         Doubles mask, seen, k_h, k_c;  // of dropout, mask * h, of zoneout
         Normalised of_x, of_h, of_c;
     };
@@ -133,29 +143,27 @@ class Definition {
 
     // Row b of the sweep, forward and back.
     void sweep(Index b, Index length) {
-        const Index H = s_.H, place = (s_.rows ? s_.rows->order[b] : b) * H;
-        const auto row = [&](const Doubles& v) { return Doubles(v.begin() + place, v.begin() + place + H); };
-        const Doubles h0 = row(in_.h0), c0 = row(in_.c0);
-        Doubles h = h0, c = c0, dh = row(in_.dhn), dc = row(in_.dcn);
+        const Index H = s_.H, R = s_.state(), place = s_.rows ? s_.rows->order[b] : b;
+        const auto row = [&](const Doubles& v, Index n) { return Doubles(&v[place * n], &v[place * n] + n); };
+        const Doubles h0 = row(in_.h0, R), c0 = row(in_.c0, H);
+        Doubles h = h0, c = c0, dh = row(in_.dhn, R), dc = row(in_.dcn, H);
         std::vector<Step> steps(length);
         for (Index t = 0; t < length; ++t) {
             if (begins(s_, t, b)) h = h0, c = c0;
             find_masks(t, b, h, steps[t]);
             forward(&in_.x[position(s_, t, b) * s_.I], h, c, steps[t]);
-            std::copy(h.begin(), h.end(), &out_.y[position(s_, t, b) * H]);
+            std::copy(h.begin(), h.end(), &out_.y[position(s_, t, b) * R]);
         }
-        std::copy(h.begin(), h.end(), &out_.hn[place]);
-        std::copy(c.begin(), c.end(), &out_.cn[place]);
+        std::copy(h.begin(), h.end(), &out_.hn[place * R]);
+        std::copy(c.begin(), c.end(), &out_.cn[place * H]);
         const auto give_to_first = [&] {
-            for (Index j = 0; j < H; ++j) {
-                out_.dh0[place + j] += dh[j];
-                out_.dc0[place + j] += dc[j];
-            }
-            dh = dc = Doubles(H);
+            for (Index j = 0; j < R; ++j) out_.dh0[place * R + j] += dh[j];
+            for (Index j = 0; j < H; ++j) out_.dc0[place * H + j] += dc[j];
+            dh = Doubles(R), dc = Doubles(H);
         };
         for (Index t = length - 1; t >= 0; --t) {
             const Index i = position(s_, t, b);
-            for (Index j = 0; j < H; ++j) dh[j] += in_.dy[i * H + j];
+            for (Index j = 0; j < R; ++j) dh[j] += in_.dy[i * R + j];
             std::fill_n(&out_.dx[i * s_.I], s_.I, 0.0);
             backward(&in_.x[i * s_.I], steps[t], dh, dc, &out_.dx[i * s_.I]);
             if (begins(s_, t, b)) give_to_first();
@@ -171,19 +179,19 @@ class Definition {
         s.k_h = k(in_.zoneout_h), s.k_c = k(in_.zoneout_c);
         s.mask = in_.dropout.empty() ? Doubles(H, 1.0) : Doubles(&in_.dropout[place * H], &in_.dropout[place * H] + H);
         s.seen = h;
-        for (Index j = 0; j < H; ++j) s.seen[j] *= s.mask[j];
+        for (Index j = 0; j < s_.state(); ++j) s.seen[j] *= s.mask[j];
     }
 
     // Replaces the states by those after the step.
     void forward(const double* x, Doubles& h, Doubles& c, Step& s) {
         const Index H = s_.H, rows = G_ * H;
-        s.h = h, s.c = c, s.m = Doubles(H), s.gates = Doubles(rows);
+        s.h = h, s.c = c, s.m = s.shown = Doubles(H), s.gates = Doubles(rows);
         for (Index k = 0; k < rows; ++k) s.gates[k] = product(in_.weight_ih, k, x, s_.I);
         normalise(s.gates, 0, rows, in_.norm_ih, s.of_x);
         for (Index k = 0; k < rows; ++k) s.gates[k] += in_.bias_ih[k];
         Doubles past(rows);
         const auto multiply = [&](Index begin, Index end, const Doubles& v) {
-            for (Index k = begin; k < end; ++k) past[k] = product(in_.weight_hh, k, v.data(), H);
+            for (Index k = begin; k < end; ++k) past[k] = product(in_.weight_hh, k, v.data(), s_.state());
             normalise(past, begin, end, in_.norm_hh, s.of_h);
             for (Index k = begin; k < end; ++k) past[k] += in_.bias_hh[k];
         };
@@ -206,7 +214,7 @@ class Definition {
                 n[j] = std::tanh(n[j] + (after ? r[j] * s.m[j] : past[2 * H + j]));  // (3)
                 h[j] = keep(s.k_h, j, s.h[j], (1 - z[j]) * n[j] + z[j] * s.h[j]);    // (4)
             }
-        } else if (cell_ == Cell::lstm) {
+        } else if (is_lstm(cell_)) {
             double *const i = gate(0), *const f = gate(1), *const g = gate(2), *const o = gate(3);
             multiply(0, rows, s.seen);
             for (Index j = 0; j < H; ++j) {
@@ -220,7 +228,12 @@ class Definition {
             normalise(s.m, 0, H, in_.norm_c, s.of_c);
             for (Index j = 0; j < H; ++j) {
                 if (!in_.norm_c_bias.empty()) s.m[j] += in_.norm_c_bias[j];
-                h[j] = keep(s.k_h, j, s.h[j], o[j] * std::tanh(s.m[j]));  // (6)
+                s.shown[j] = o[j] * std::tanh(s.m[j]);     // (6)
+            }
+            const bool projects = cell_ == Cell::lstm_projected;
+            for (Index j = 0; j < s_.state(); ++j) {
+                const double fresh = projects ? product(in_.weight_hr, j, s.shown.data(), H) : s.shown[j];
+                h[j] = keep(s.k_h, j, s.h[j], fresh);      // (6)
             }
         } else if (is_mingru(cell_)) {
             double *const z = gate(0), *const n = gate(1);
@@ -245,9 +258,9 @@ class Definition {
 
     // dh, dc: the gradients of the states after the step, replaced by those of the states before.
     void backward(const double* x, const Step& s, Doubles& dh, Doubles& dc, double* dx) {
-        const Index H = s_.H, rows = G_ * H;
+        const Index H = s_.H, R = s_.state(), rows = G_ * H;
         Doubles da(rows), dp;        // before their activations; of W_hh (...) + b_hh
-        Doubles dm(H), dseen(H);
+        Doubles dm(H), dseen(R);
         Index products_of_h = rows;  // rows of W_hh that are multiplied by h; the others are by m
         const auto gate = [&](Index g) { return s.gates.data() + g * H; };
         // The gradients of W_hh v + b of some rows become those of W_hh v.
@@ -256,7 +269,7 @@ class Definition {
             normalise_back(dp, begin, end, in_.norm_hh, s.of_h, out_.dnorm_hh);
         };
         Doubles kept = dh;
-        for (Index j = 0; j < H; ++j) {
+        for (Index j = 0; j < R; ++j) {
             kept[j] *= s.k_h[j];
             dh[j] *= 1 - s.k_h[j];
         }
@@ -281,13 +294,19 @@ class Definition {
                 dseen[j] += dm[j] * r[j];                                                          // (3)
             }
             end_products(0, 2 * H);
-        } else if (cell_ == Cell::lstm) {
+        } else if (is_lstm(cell_)) {
             const double *const i = gate(0), *const f = gate(1), *const g = gate(2), *const o = gate(3);
-            Doubles dv(H);
+            Doubles dv(H), dshown = dh;
+            if (cell_ == Cell::lstm_projected) {
+                dshown = Doubles(H);
+                multiply_back(in_.weight_hr, dh, 0, R, H, dshown.data());  // (6)
+                add_outer(out_.dweight_hr, dh, 0, R, s.shown.data(), H);   // (6)
+            }
+            dh = Doubles(R);
             for (Index j = 0; j < H; ++j) {
                 const double tanh_v = std::tanh(s.m[j]);
-                dv[j] = dh[j] * o[j] * (1 - tanh_v * tanh_v);          // (6)
-                da[3 * H + j] = dh[j] * tanh_v * o[j] * (1 - o[j]);    // (6), (4)
+                dv[j] = dshown[j] * o[j] * (1 - tanh_v * tanh_v);          // (6)
+                da[3 * H + j] = dshown[j] * tanh_v * o[j] * (1 - o[j]);    // (6), (4)
                 if (!in_.norm_c.empty()) out_.dnorm_c_bias[j] += dv[j];
             }
             normalise_back(dv, 0, H, in_.norm_c, s.of_c, out_.dnorm_c);
@@ -297,7 +316,6 @@ class Definition {
                 da[H + j] = dv[j] * s.c[j] * f[j] * (1 - f[j]);        // (5), (2)
                 da[2 * H + j] = dv[j] * i[j] * (1 - g[j] * g[j]);      // (5), (3)
                 dc[j] = s.k_c[j] * dc[j] + dv[j] * f[j];               // (5)
-                dh[j] = 0;
             }
             dp = da;
             end_products(0, rows);
@@ -322,14 +340,14 @@ class Definition {
         for (Index k = 0; k < rows; ++k) out_.dbias_ih[k] += da[k];
         normalise_back(da, 0, rows, in_.norm_ih, s.of_x, out_.dnorm_ih);
         multiply_back(in_.weight_ih, da, 0, rows, s_.I, dx);
-        multiply_back(in_.weight_hh, dp, 0, products_of_h, H, dseen.data());
-        for (Index j = 0; j < H; ++j) dh[j] += kept[j] + s.mask[j] * dseen[j];
+        multiply_back(in_.weight_hh, dp, 0, products_of_h, R, dseen.data());
+        for (Index j = 0; j < R; ++j) dh[j] += kept[j] + s.mask[j] * dseen[j];
         add_outer(out_.dweight_ih, da, 0, rows, x, s_.I);
-        add_outer(out_.dweight_hh, dp, 0, products_of_h, s.seen.data(), H);
+        add_outer(out_.dweight_hh, dp, 0, products_of_h, s.seen.data(), R);
         add_outer(out_.dweight_hh, dp, products_of_h, rows, s.m.data(), H);
     }
 
-    // Row k of a matrix (GH, columns) times v.
+    // Row k of a matrix (rows, columns) times v.
     static double product(const Doubles& matrix, Index k, const double* v, Index columns) {
         const double* row = &matrix[k * columns];
         double sum = 0;
@@ -337,14 +355,14 @@ class Definition {
         return sum;
     }
 
-    // to += v times the matrix (GH, columns), of its rows from `begin` to `end`
+    // to += v times the matrix (rows, columns), of its rows from `begin` to `end`
     static void multiply_back(const Doubles& matrix, const Doubles& v, Index begin, Index end, Index columns,
                               double* to) {
         for (Index k = begin; k < end; ++k)
             for (Index i = 0; i < columns; ++i) to[i] += v[k] * matrix[k * columns + i];
     }
 
-    // The matrix (GH, columns), its rows from `begin` to `end`, += the outer product of v and u
+    // The matrix (rows, columns), its rows from `begin` to `end`, += the outer product of v and u
     static void add_outer(Doubles& matrix, const Doubles& v, Index begin, Index end, const double* u, Index columns) {
         for (Index k = begin; k < end; ++k)
             for (Index i = 0; i < columns; ++i) matrix[k * columns + i] += v[k] * u[i];

@@ -41,7 +41,7 @@ std::string text(Cell cell) {
 
 std::string text(const Shape& s) {
     std::string text = "T" + std::to_string(s.T) + "-B" + std::to_string(s.B) + "-I" + std::to_string(s.I) + "-H" +
-                       std::to_string(s.H);
+                       std::to_string(s.H) + (s.R > 0 ? "-R" + std::to_string(s.R) : "");
     if (!s.rows) return text;
     for (Index b = 0; b < s.B; ++b) text += (b == 0 ? "-lengths" : ",") + std::to_string(s.rows->lengths[b]);
     return text + (s.rows->packed ? "-packed" : "") + (s.rows->reverse ? "-reverse" : "") +
@@ -144,27 +144,32 @@ struct Problem {
     std::unique_ptr<const RandomRegularisation> regularisation;  // null: of the plain kernels
     Index row_steps, every;  // every: steps from one checkpoint to the next
     bool has_c;
-    Array<Number> x, h0, c0, weight_ih, weight_hh, bias_ih, bias_hh, dy, dhn, dcn;
+    Array<Number> x, h0, c0, weight_ih, weight_hh, weight_hr, bias_ih, bias_hh, dy, dhn, dcn;
     Layout y, dx;
-    bool wants_dx, wants_dh0, wants_dc0, wants_dweight_ih, wants_dweight_hh, wants_dbias_ih, wants_dbias_hh;
+    bool wants_dx, wants_dh0, wants_dc0, wants_dweight_ih, wants_dweight_hh, wants_dweight_hr, wants_dbias_ih,
+        wants_dbias_hh;
     Results expected;
 
     // `extreme`: inputs that saturate every gate, infinities among them; the gradient of weight_ih is 0 * infinity.
     Problem(Cell c, const Shape& s, Random& random, bool with_rows, bool regularised, bool extreme = false)
         : cell(c), random_rows(with_rows ? new RandomRows(s, random) : nullptr),
-          shape{s.T, s.B, s.I, s.H, with_rows ? &random_rows->rows : nullptr},
+          shape{s.T, s.B, s.I, s.H, with_rows ? &random_rows->rows : nullptr, false, units(random, s.H)},
           regularisation(regularised ? new RandomRegularisation(c, shape, places(), random) : nullptr),
           row_steps(s.T * s.B),
-          every(1 + random.below(s.T + 1)), has_c(cell == Cell::lstm), x(sequence(s.I, random, true)),
-          h0(states(random)), c0(states(random), has_c), weight_ih(Layout::contiguous(gate_count(c), s.H, s.I)),
-          weight_hh(Layout::contiguous(gate_count(c), s.H, s.H), has_recurrent_weights(c)),
+          every(1 + random.below(s.T + 1)), has_c(is_lstm(cell)), x(sequence(s.I, random, true)),
+          h0(states(shape.state(), random)), c0(states(s.H, random), has_c),
+          weight_ih(Layout::contiguous(gate_count(c), s.H, s.I)),
+          weight_hh(Layout::contiguous(gate_count(c), s.H, shape.state()), has_recurrent_weights(c)),
+          weight_hr(Layout::contiguous(1, shape.R, s.H), shape.R > 0),
           bias_ih(Layout::contiguous(1, gate_count(c), s.H), !random.one_in(4)),
           bias_hh(Layout::contiguous(1, gate_count(c), s.H), !random.one_in(4) && has_recurrent_weights(c)),
-          dy(sequence(s.H, random, true), !random.one_in(4)), dhn(states(random), !random.one_in(4)),
-          dcn(states(random), has_c && !random.one_in(4)), y(sequence(s.H, random, false)),
+          dy(sequence(shape.state(), random, true), !random.one_in(4)),
+          dhn(states(shape.state(), random), !random.one_in(4)),
+          dcn(states(s.H, random), has_c && !random.one_in(4)), y(sequence(shape.state(), random, false)),
           dx(sequence(s.I, random, false)), wants_dx(!random.one_in(4)), wants_dh0(!random.one_in(4)),
           wants_dc0(has_c && !random.one_in(4)), wants_dweight_ih(!random.one_in(4) && !extreme),
-          wants_dweight_hh(!random.one_in(4) && has_recurrent_weights(c)), wants_dbias_ih(!random.one_in(4)),
+          wants_dweight_hh(!random.one_in(4) && has_recurrent_weights(c)),
+          wants_dweight_hr(shape.R > 0 && !random.one_in(4)), wants_dbias_ih(!random.one_in(4)),
           wants_dbias_hh(!random.one_in(4) && has_recurrent_weights(c)) {
         if (random_rows)
             row_steps = std::accumulate(random_rows->lengths.begin(), random_rows->lengths.end(), Index{0});
@@ -178,22 +183,28 @@ struct Problem {
             array.set([&] { return random_rows && !random_rows->taken[i++ / width] ? nan : value(); });
         };
         if (extreme) set_rows(x, s.I, extreme_number); else set_rows(x, s.I, number);
-        set_rows(dy, s.H, number);
+        set_rows(dy, shape.state(), number);
         for (Array<Number>* array : {&h0, &c0, &dhn, &dcn}) array->set(number);
-        for (Array<Number>* array : {&weight_ih, &weight_hh, &bias_ih, &bias_hh}) array->set(weight);
+        for (Array<Number>* array : {&weight_ih, &weight_hh, &bias_ih, &bias_hh, &weight_hr}) array->set(weight);
         Inputs inputs{x.values(),       h0.values(),      c0.values(), weight_ih.values(), weight_hh.values(),
-                      bias_ih.values(), bias_hh.values(), dy.values(), dhn.values(),       dcn.values()};
+                      bias_ih.values(), bias_hh.values(), dy.values(), dhn.values(),       dcn.values(),
+                      weight_hr.values()};
         if (regularisation) regularisation->describe(inputs);
         shape.normalised = regularisation && regularisation->norm_ih.present();
         expected = Definition(cell, shape, inputs).results();
     }
 
-    Layout last() const { return Layout::contiguous(1, shape.B, shape.H); }
-    WeightsOf<Number> weights() const { return {weight_ih.data(), weight_hh.data(), bias_ih.data(), bias_hh.data()}; }
+    WeightsOf<Number> weights() const {
+        return {weight_ih.data(), weight_hh.data(), bias_ih.data(), bias_hh.data(), weight_hr.data()};
+    }
 
     const Regularisation* regularised() const { return regularisation ? &regularisation->call : nullptr; }
 
   private:
+    // Of the state of a cell with a projection, else 0.
+    Index units(Random& random, Index H) const {
+        return cell != Cell::lstm_projected ? 0 : random.one_in(4) ? H : 1 + random.below(H);
+    }
     Index places() const { return random_rows ? random_rows->places : shape.T * shape.B; }
     Layout sequence(Index width, Random& random, bool may_share) const {
         if (!random_rows) return Layout::any(shape.T, shape.B, width, random, may_share);
@@ -201,7 +212,7 @@ struct Problem {
         const Index row = width + random.below(3);
         return {random_rows->places, 1, width, row, row};
     }
-    Layout states(Random& random) const { return Layout::any(1, shape.B, shape.H, random, true); }
+    Layout states(Index width, Random& random) const { return Layout::any(1, shape.B, width, random, true); }
 };
 
 // None whose sums come so near the kink of a function that the rounding of a float decides.
@@ -214,24 +225,29 @@ std::unique_ptr<const Problem<Number>> random_problem(Cell cell, const Shape& sh
     }
 }
 
+// Of first and last states, as the kernels write them.
+Layout h_layout(const Shape& s) { return Layout::contiguous(1, s.B, s.state()); }
+Layout c_layout(const Shape& s) { return Layout::contiguous(1, s.B, s.H); }
+
 // What a forward gives.
 template <typename Number>
 struct States {
     Array<Number> y, hn, cn;
 
-    States(const Layout& sequence, const Layout& last, bool has_c) : y(sequence), hn(last), cn(last, has_c) {}
+    States(const Layout& sequence, const Shape& s, bool has_c) : y(sequence), hn(h_layout(s)), cn(c_layout(s), has_c) {}
 };
 
 // What a backward gives.
 template <typename Number>
 struct Gradients {
-    Array<Number> dx, dh0, dc0, dweight_ih, dweight_hh, dbias_ih, dbias_hh;
+    Array<Number> dx, dh0, dc0, dweight_ih, dweight_hh, dweight_hr, dbias_ih, dbias_hh;
     Array<Number> dnorm_ih, dnorm_hh, dnorm_c, dnorm_c_bias;
 
     explicit Gradients(const Problem<Number>& p)
-        : dx(p.dx, p.wants_dx), dh0(p.last(), p.wants_dh0), dc0(p.last(), p.wants_dc0),
+        : dx(p.dx, p.wants_dx), dh0(h_layout(p.shape), p.wants_dh0), dc0(c_layout(p.shape), p.wants_dc0),
           dweight_ih(Layout::contiguous(gate_count(p.cell), p.shape.H, p.shape.I), p.wants_dweight_ih),
-          dweight_hh(Layout::contiguous(gate_count(p.cell), p.shape.H, p.shape.H), p.wants_dweight_hh),
+          dweight_hh(Layout::contiguous(gate_count(p.cell), p.shape.H, p.shape.state()), p.wants_dweight_hh),
+          dweight_hr(Layout::contiguous(1, p.shape.R, p.shape.H), p.wants_dweight_hr),
           dbias_ih(Layout::contiguous(1, gate_count(p.cell), p.shape.H), p.wants_dbias_ih),
           dbias_hh(Layout::contiguous(1, gate_count(p.cell), p.shape.H), p.wants_dbias_hh),
           dnorm_ih(gains(p, gate_count(p.cell)), p.shape.normalised && p.wants_dweight_ih),
@@ -269,8 +285,8 @@ struct Outputs {
     Gradients<Number> gradients, gradients_of_checkpoints;
 
     Outputs(const Problem<Number>& p, const KernelsOf<Number>& kernels, int threads, float scratch = nan)
-        : problem(p), inference(p.y, p.last(), p.has_c), saving(p.y, p.last(), p.has_c),
-          checkpointed(p.y, p.last(), p.has_c), kept(p.y, p.last(), p.has_c), gradients(p),
+        : problem(p), inference(p.y, p.shape, p.has_c), saving(p.y, p.shape, p.has_c),
+          checkpointed(p.y, p.shape, p.has_c), kept(p.y, p.shape, p.has_c), gradients(p),
           gradients_of_checkpoints(p) {
         const Shape& s = p.shape;
         const Index slot = kernels.slot(s.H);
@@ -308,7 +324,8 @@ struct Outputs {
                               p.dy.template sequence<const Number>(), p.dhn.template sequence<const Number>(),
                               p.dcn.template sequence<const Number>(), to.dx.template sequence<Number>(),
                               to.dh0.data(), to.dc0.data(), to.dweight_ih.data(), to.dweight_hh.data(),
-                              to.dbias_ih.data(), to.dbias_hh.data(), p.regularised(), to.of_regularisation()},
+                              to.dbias_ih.data(), to.dbias_hh.data(), p.regularised(), to.of_regularisation(),
+                              to.dweight_hr.data()},
                              workspace.data(), threads);
         };
         backward(saving, saved.data(), 0, gradients);
@@ -332,6 +349,7 @@ struct Outputs {
             body("dc0" + how, g.dc0, expected.dc0, t.gradients, t.least_gradient);
             body("dweight_ih" + how, g.dweight_ih, expected.dweight_ih, t.gradients, least_sum);
             body("dweight_hh" + how, g.dweight_hh, expected.dweight_hh, t.gradients, least_sum);
+            body("dweight_hr" + how, g.dweight_hr, expected.dweight_hr, t.gradients, least_sum);
             body("dbias_ih" + how, g.dbias_ih, expected.dbias_ih, t.gradients, least_sum);
             body("dbias_hh" + how, g.dbias_hh, expected.dbias_hh, t.gradients, least_sum);
             body("dnorm_ih" + how, g.dnorm_ih, expected.dnorm_ih, t.gradients, least_sum);
@@ -395,17 +413,17 @@ void check_row_alone(const std::string& where, const Outputs<Number>& outputs, c
         const Index steps = end - begin, order = 0, active[] = {1, 0}, offset[] = {0, 1};
         const Rows one_step{&order, &steps, active, offset, true, false, {}};
         const bool longer = steps == 1 && s.T > 1;
-        const Shape alone{longer ? 2 : steps, 1, s.I, s.H, longer ? &one_step : nullptr};
+        const Shape alone{longer ? 2 : steps, 1, s.I, s.H, longer ? &one_step : nullptr, false, s.R};
         Array<Number> x(Layout::contiguous(steps, 1, s.I));
         Index next = 0;
         x.set([&] { return static_cast<float>(of_step(x_values, s.I, next++)); });
-        States<Number> states(Layout::contiguous(steps, 1, s.H), Layout::contiguous(1, 1, s.H), p.has_c);
+        States<Number> states(Layout::contiguous(steps, 1, s.state()), alone, p.has_c);
         run(kernels, {alone, p.weights(), x.template sequence<const Number>(), first_state(p.h0), first_state(p.c0),
                       states.y.template sequence<Number>(), states.hn.data(), states.cn.data(), nullptr}, threads, nan);
-        check_equal("y", states.y, [&](Index i) { return of_step(y_values, s.H, i); });
+        check_equal("y", states.y, [&](Index i) { return of_step(y_values, s.state(), i); });
         if (end < length) continue;
         const Doubles hn = outputs.saving.hn.values(), cn = outputs.saving.cn.values();
-        check_equal("hn", states.hn, [&](Index i) { return hn[place * s.H + i]; });
+        check_equal("hn", states.hn, [&](Index i) { return hn[place * s.state() + i]; });
         check_equal("cn", states.cn, [&](Index i) { return cn[place * s.H + i]; });
     }
 }
@@ -488,7 +506,6 @@ void test(const std::vector<std::pair<std::string, const Kernels*>>& all, const 
 #define GATEWISE_CELL_ITSELF(name) Cell::name,
     for (Cell cell : {GATEWISE_CELLS(GATEWISE_CELL_ITSELF)}) {
         if (!float32 && !is_gru(cell)) continue;  // widened by the caller
-        if (cell == Cell::lstm_projected) continue;  // tests/kernels/test_projection.py has it
         std::vector<std::pair<std::string, const KernelsOf<Number>*>> of_cell, extended;
         for (const auto& [name, kernels] : all) {
             const std::string full_name = name + (float32 ? " " : " bfloat16 ") + text(cell);
@@ -497,7 +514,7 @@ void test(const std::vector<std::pair<std::string, const Kernels*>>& all, const 
             else of_name = kernels->bfloat16[static_cast<int>(cell)];
             if (of_name) of_cell.emplace_back(full_name, of_name); else fail(full_name, "is missing");
             if constexpr (float32)
-                if (has_recurrent_weights(cell))
+                if (has_extended(cell))
                     extended.emplace_back("extended " + full_name, kernels->extended[static_cast<int>(cell)]);
         }
         for (const Shape& shape : shapes) {
