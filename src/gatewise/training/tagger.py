@@ -189,7 +189,7 @@ class Tagger(ExampleEstimator[TaggerJob]):
             choices.choose("model", "hidden_size", wide, f"{numbers:,} numbers at each step")
         else:
             choices.choose("model", "hidden_size", size, reason)
-        choices.choose("model", "dropout", 0.5 if steps < MANY else 0.3, reason)
+        choices.choose("model", "dropout", 0.3 if steps >= MANY else 0.4 if numbers > 1 else 0.5, reason)
         if training.input_kind == "words":
             choices.choose("model", "embedding_size", size, reason)
             choices.choose("model", "spelling_size", by_size(steps, 32, 64, 128, FEW, MANY), reason)
