@@ -47,8 +47,8 @@ def table_of(**columns: Any) -> Table:
         ("t.tsv", 'text\tlabel\n"one, ""two"""\t01\n\t\n"three"\t02\n'),
         ("t.jsonl", '{"text": "one, \\"two\\"", "label": "01"}\n\n{"label": "02", "text": "three"}\n'),
         ("t.parquet", parquet(text=['one, "two"', None, "three"], label=["01", None, "02"])),
-        ("t.parquet.gz", gzip.compress(parquet(text=['one, "two"', None, "three"], label=["01", None, "02"]))),
-        ("t.csv.gz", gzip.compress(b'\xef\xbb\xbftext,label\n"one, ""two""",01\n\nthree,02')),
+        ("t.parquet.gz", gzip.compress(parquet(text=['one, "two"', None, "three"], label=["01", None, "02"]), mtime=0)),
+        ("t.csv.gz", gzip.compress(b'\xef\xbb\xbftext,label\n"one, ""two""",01\n\nthree,02', mtime=0)),
         ("t", '{"text": "one, \\"two\\"", "label": "01"}\n \n{"label": "02", "text": "three"}\n'),
     ],
 )
