@@ -39,12 +39,12 @@ class Choices(Generic[J]):
         if getattr(section, key) == "auto":
             self.job = self.job.model_copy(update={table: section.model_copy(update={key: value})})
 
-    def choose_training(self, examples: int, validates: bool) -> None:
-        """Batch size, epochs and patience of a training on so many examples."""
+    def choose_training(self, examples: int, validates: bool, steps: int = STEPS) -> None:
+        """Batch size, epochs and patience of a training on so many examples, of about so many steps."""
         size = 16 if examples < FEW else 32 if examples < MANY else 64
         size = self.choose("training", "batch_size", size, f"{examples:,} examples")
         batches = -(-examples // size)
-        epochs = min(max(-(-STEPS // batches), EPOCHS[0]), EPOCHS[1])
+        epochs = min(max(-(-steps // batches), EPOCHS[0]), EPOCHS[1])
         epochs = self.choose(
             "training", "epochs", epochs, f"{batches:,} batches in each, {batches * epochs:,} steps in all"
         )

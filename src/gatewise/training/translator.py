@@ -37,6 +37,7 @@ from gatewise.training.translator_task import TranslatorTask, longest, mean_cost
 
 BATCH = 32  # sentences that are translated at once
 FEW, MANY = 10_000, 500_000  # pairs
+STEPS = 3_000  # of a training: each scores a whole vocabulary for every word
 
 
 class Translator(ExampleEstimator[TranslatorJob]):
@@ -218,7 +219,7 @@ class Translator(ExampleEstimator[TranslatorJob]):
         else:
             choices.choose("data", "vocabulary_size", by_size(pairs, 2_000, 8_000, 16_000, FEW, MANY), reason)
         choices.choose("training", "batch_size", by_size(pairs, 32, 64, 128, FEW, MANY), reason)
-        choices.choose_training(pairs, validates)
+        choices.choose_training(pairs, validates, STEPS)
 
     def _fit_documents(self, training: Examples, job: TranslatorJob) -> None:
         data = job.data
