@@ -231,7 +231,8 @@ def train(row: Row, data: Path, threads: int, *extra: str) -> tuple[dict[str, An
         seconds = time.perf_counter() - start
     if done.returncode:
         raise SystemExit(f"{row.name}: {done.stderr.strip().splitlines()[-1]}")
-    return json.loads(done.stdout), seconds
+    said = done.stdout.replace(str(data), "{data}").replace(work, "{work}")  # no folder of this machine is kept
+    return json.loads(said), seconds
 
 
 def found(document: Any, path: str) -> float:

@@ -186,11 +186,12 @@ def test_mistakes_have_the_same_words(monkeypatch, at_once):
 
 
 def test_where_it_pays():
-    """Two threads and enough to do; of more threads only where one direction would use but one of them."""
+    """Two threads, enough to do and few weights; of more threads only where one direction would use but one of them."""
     small, few, many = (3, 256, 8, 1, 16), (3, 256, 64, 1, 64), (3, 3200, 128, 32, 128)
-    for threads, expected in ((1, [False] * 3), (2, [False, True, True]), (4, [False, True, False])):
+    large = (3, 256, 256, 1, 256)
+    for threads, expected in ((1, [False] * 4), (2, [False, True, True, False]), (4, [False, True, False, False])):
         torch.set_num_threads(threads)
-        assert [native_both.pays(*case) for case in (small, few, many)] == expected
+        assert [native_both.pays(*case) for case in (small, few, many, large)] == expected
 
 
 def test_who_is_left_to_the_usual_way(at_once):

@@ -14,6 +14,7 @@ from torch import Tensor
 from gatewise.kernels import _native, native_calls, native_recurrent
 
 _SMALL_WORK = 2e6  # multiply-adds of a direction, below which to wake a second thread can cost more than it saves
+_MOST_WEIGHTS = 2**18  # of a direction
 _SMALL_STEP = 20e3  # of a step, below which one call has one thread: native/plan.h
 
 Outcome = tuple[Tensor, tuple[Tensor, ...], tuple[Tensor, ...]]
@@ -46,13 +47,15 @@ def recurrent(
 def pays(gates: int, rows: int, inputs: int, batch: int, hidden_size: int) -> bool:
     """Whether it is faster than one direction after the other: with two threads, or where a call would use but one.
 
-    rows: steps of all rows. With 2 threads, beside other work on 2 cores, layers (T, B, I, H) of GRU were 1.2 times as
-    fast in inference and 1.4 in training for (256, 1, 256, 256), 2.5 and 1.9 for (100, 4, 128, 128), 1.3 and 1.3 for
-    (50, 16, 128, 256).
+    rows: steps of all rows. On 2 quiet cores with AVX2 layers (T, B, I, H) of GRU were 1.6 times as fast, in inference
+    and in training, for (256, 1, 64, 64), 1.1 and 1.2 for (100, 4, 128, 128), 1.05 and 1.02 for (35, 32, 28, 100);
+    where both directions' weights are larger than the second caches nothing was gained, and (256, 1, 256, 256) trained
+    at 0.9.
     """
     threads, unit = native_calls.most_threads(), gates * hidden_size
     few = threads == 2 or (threads > 2 and batch * unit * hidden_size < _SMALL_STEP)
-    return few and rows * unit * (hidden_size + inputs) >= _SMALL_WORK
+    weights = unit * (hidden_size + inputs)
+    return few and weights <= _MOST_WEIGHTS and rows * weights >= _SMALL_WORK
 
 
 def _one(states: Sequence[Tensor], weights: Sequence[Tensor | None]) -> tuple[Tensor | None, ...]:
