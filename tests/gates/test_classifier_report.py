@@ -100,6 +100,14 @@ def test_a_model_that_is_no_better_than_the_baseline_is_said_to_be_so(run):
     assert "That is no more than chance: it has not learned to tell the labels apart." in page(run)
 
 
+def test_a_metric_without_an_interval_shows_none(run):
+    judged = evaluation(0.8, None)
+    judged["metrics"]["loss_nats"] = {"value": 0.3, "low": 0.3, "high": 0.3}
+    (run / "evaluation.json").write_text(json.dumps({"test": judged}))
+    assert "<td>0.300 nats</td> <td>–</td>" in page(run)
+    assert "<td>78.0% to 82.0%</td>" in page(run)
+
+
 def test_several_labels_have_no_confusion_matrix(run):
     (run / "evaluation.json").write_text(json.dumps({"test": evaluation(0.8, None)}))
     html = page(run)

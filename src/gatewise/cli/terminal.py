@@ -81,9 +81,8 @@ def print_evaluation(console: Console, evaluation: Any) -> None:
         table.add_column(header, justify="right")
     for key, found in evaluation.metrics.items():
         metric = METRICS[key]
-        low, high, value = (metric.write(number) for number in (found.low, found.high, found.value))
         others = [metric.write(baseline[key]) if key in baseline else "" for baseline in baselines.values()]
-        table.add_row(metric.name, value, f"{low} to {high}" if found.low < found.high else "", *others)
+        table.add_row(metric.name, metric.write(found.value), metric.interval(found.low, found.high), *others)
     console.print(table)
     if hasattr(evaluation, "verdict"):
         style = "bold" if evaluation.beats_naive else "bold red"

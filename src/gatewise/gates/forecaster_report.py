@@ -84,7 +84,7 @@ def backtest(run: Run) -> dict[str, Any] | None:
         rows = []
         for key, metric in evaluation["metrics"].items():
             write = METRICS[key].write
-            interval = f"{write(metric['low'])} to {write(metric['high'])}" if metric["low"] < metric["high"] else "–"
+            interval = METRICS[key].interval(metric["low"], metric["high"]) or "–"
             others = [write(each[key]) if key in each else "–" for each in evaluation["baselines"].values()]
             rows.append(
                 [METRICS[key].name[0].upper() + METRICS[key].name[1:], write(metric["value"]), interval, *others]

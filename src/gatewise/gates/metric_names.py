@@ -15,6 +15,10 @@ class Metric(NamedTuple):
     higher_is_better: bool
     name_last: bool = False
 
+    def interval(self, low: float, high: float) -> str:
+        """`97.1% to 97.8%`; empty where there was nothing to draw one from."""
+        return f"{self.write(low)} to {self.write(high)}" if low < high else ""
+
 
 def percent(value: float) -> str:
     """`97.4%` of 0.974."""

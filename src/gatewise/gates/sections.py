@@ -123,7 +123,7 @@ def metrics(run: Run) -> dict[str, Any] | None:
                 {
                     "name": METRICS[key].name,
                     "value": write(found["value"]),
-                    "interval": f"{write(found['low'])} to {write(found['high'])}",
+                    "interval": METRICS[key].interval(found["low"], found["high"]) or "–",
                     "baseline": "–" if baseline is None else write(baseline),
                 }
             )
