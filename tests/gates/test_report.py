@@ -363,3 +363,33 @@ def test_no_run(tmp_path):
     with pytest.raises(RunError) as caught:
         write_report(tmp_path / "nowhere")
     assert str(caught.value) == f"{tmp_path / 'nowhere'}: no such run folder"
+
+
+def evaluation(low: float, high: float, baseline: float) -> dict:
+    """evaluation.json of a language model."""
+    metrics = {key: {"value": (low + high) / 2, "low": low, "high": high} for key in ("loss_nats", "bits_per_char")}
+    surprises = [{"before": "def <f>", "tokens": ["(", "\x07", "", "x"], "nats": [0.5, 12.0, 0.0, 3.5]}]
+    found = {"examples": 46504, "metrics": metrics, "baseline": {"loss_nats": baseline}, "surprises": surprises}
+    return {"validation": found}
+
+
+def test_beside_a_table_of_pairs(tmp_path):
+    run = write_run(tmp_path / "demo")
+    (run / "evaluation.json").write_text(json.dumps(evaluation(1.3, 1.5, 2.3)))
+    page = Page(run)
+    assert "Whoever knows only which character follows which has 9.97 there. After step 30" in page.words
+    assert "Validation, 46,504 tokens" in page.words
+    assert "loss 1.400 nats 1.300 nats to 1.500 nats 2.300 nats" in page.words
+    (run / "evaluation.json").write_text(json.dumps(evaluation(1.3, 1.5, 1.45)))
+    assert "which has 4.26 there. It is no better than that." in Page(run).words
+
+
+def test_surprises(tmp_path):
+    run = write_run(tmp_path / "demo")
+    (run / "evaluation.json").write_text(json.dumps(evaluation(1.3, 1.5, 2.3)))
+    page = Page(run)
+    assert page.quotes[-1].strip() == "def <f>(\u2407x"
+    costs = [value for name, value in page.attributes if name == "style" and "--share" in value][:3]
+    assert costs == ["--share: 5%", "--share: 100%", "--share: 35%"]
+    assert "perplexity 54.6" in page.words  # of a mean of 4 nats
+    assert page.headings[1:5] == ["How good it is", "How it learned", "What it wrote", "What surprised it"]

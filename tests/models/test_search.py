@@ -34,16 +34,17 @@ def source():
 
 @torch.no_grad()
 def _log_probability(network, source, length, target: tuple[int, ...]) -> float:
-    """ln p of a target and its end, where START and UNKNOWN cannot be written."""
+    """ln p of a target and its end, where START and UNKNOWN cannot be written, and END not first."""
     tokens = torch.tensor([START, *target]).unsqueeze(1)
     logits, _ = network(source, length, tokens)
     logits[..., [START, UNKNOWN]] = -torch.inf
+    logits[0, :, END] = -torch.inf
     return sum(logits[t, 0].log_softmax(-1)[token].item() for t, token in enumerate([*target, END]))
 
 
 def _all(network, source, b, alpha) -> dict[tuple[int, ...], float]:
     words = [token for token in range(V) if token not in (START, END, UNKNOWN)]
-    targets = [t for n in range(LONGEST + 1) for t in itertools.product(words, repeat=n)]
+    targets = [t for n in range(1, LONGEST + 1) for t in itertools.product(words, repeat=n)]
     given = source[: LENGTHS[b], b : b + 1], LENGTHS[b : b + 1]
     return {t: _log_probability(network, *given, t) / length_penalty(len(t) + 1, alpha) for t in targets}
 
@@ -84,7 +85,7 @@ def test_draws(network, source):
         assert [h.tokens for h in drawn] == [h.tokens for h in again]
         for b, h in enumerate(drawn):
             assert not {START, END, UNKNOWN} & {*h.tokens}
-            assert len(h.tokens) <= LONGEST
+            assert 1 <= len(h.tokens) <= LONGEST
             given = source[: LENGTHS[b], b : b + 1], LENGTHS[b : b + 1]
             assert h.log_probability == pytest.approx(_log_probability(network, *given, tuple(h.tokens)), rel=1e-4)
 

@@ -71,7 +71,8 @@ def test_what_a_run_holds(train_csv, tmp_path, recorder):
         "word dropout 0.1: 108 examples of 6 words",
         "batch size 16: 108 examples",
         "epochs 100: 7 batches in each, 700 steps in all",
-        "patience 25: a quarter of 100 epochs, 5 at least",
+        "validate every 42: 6 epochs of 7 steps",
+        "patience 5: a quarter of 17 validations, 5 at least",
     ]
     job = read_job(run)
     assert (job.model.hidden_size, job.training.epochs, job.data.labels) == (64, 100, "one")
@@ -80,7 +81,7 @@ def test_what_a_run_holds(train_csv, tmp_path, recorder):
         *("environment.json", "metrics.jsonl", "training_state"),
     }
     data = json.loads(run.data.read_text())
-    assert data["choices"] == observer.messages[-8:] == model.choices
+    assert data["choices"] == observer.messages[-9:] == model.choices
     assert data["split"]["counts"] == {"training": 108, "validation": 12}
     assert json.loads(run.evaluation.read_text())["validation"]["examples"] == 12
     line = run.read_metrics()[0]

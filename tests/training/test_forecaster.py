@@ -68,8 +68,8 @@ def test_what_is_decided_by_the_series(sales, recorder):
         "dropout 0.1: 81 windows to learn from",
         "batch size 16: 81 windows",
         "epochs 100: 6 batches in each, 600 steps in all",
-        "validate every 24: 4 epochs of 6 steps",
-        "patience 6: a quarter of 25 validations, 5 at least",
+        "validate every 42: 7 epochs of 6 steps",
+        "patience 5: a quarter of 15 validations, 5 at least",
     ]
     assert messages.messages[-12:] == model.choices
     assert messages.messages[:2] == [

@@ -62,6 +62,7 @@ def test_what_a_run_holds(run):
     assert sorted(path.relative_to(run).as_posix() for path in run.rglob("*")) == [
         "config.toml",
         "environment.json",
+        "evaluation.json",
         "metrics.jsonl",
         "model.safetensors",
         "report.html",

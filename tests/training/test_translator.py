@@ -60,7 +60,7 @@ def test_it_looks_where_the_word_stands(model):
 
 
 def test_beams_draws_and_blanks(model):
-    found = list(model.translate(["deux chat", "", "un"], beams=3, batch_size=2))
+    found = list(model.translate(["deux chat", "", "un"], beams=3, alpha=0.0, batch_size=2))
     assert [len(each) for each in found] == [3, 1, 3]
     assert found[1][0].text == ""
     assert [each.log_probability for each in found[0]] == sorted((e.log_probability for e in found[0]), reverse=True)

@@ -101,9 +101,13 @@ def train_language_model(
     console, fitted = _fit(options, text, ["language-model", *([text] if text else [])], fit)
     result = fitted.result
     if options.as_json:
-        _print_json(options, {**dataclasses.asdict(result.evaluation), **result.to_json()})
+        found = {name: evaluation.to_json() for name, evaluation in fitted.evaluations.items()}
+        _print_json(options, {**dataclasses.asdict(result.evaluation), "evaluations": found, **result.to_json()})
         return
-    rows = {result.split: terminal.scores(dataclasses.asdict(result.evaluation)), **_rows(options, result)}
+    _print_evaluations(console, fitted)
+    rows = _rows(options, result)
+    if not fitted.evaluations:
+        rows = {result.split: terminal.scores(dataclasses.asdict(result.evaluation)), **rows}
     rows["write"] = terminal.command_line("gatewise", "generate", str(options.out)) + ' --prompt "..."'
     terminal.print_rows(console, rows)
 
@@ -295,13 +299,17 @@ def print_fitted(console: Any, options: TrainOptions, fitted: Any) -> None:
         found = {name: dataclasses.asdict(evaluation) for name, evaluation in fitted.evaluations.items()}
         _print_json(options, {"evaluations": found, "choices": fitted.choices, **fitted.result.to_json()})
         return
+    _print_evaluations(console, fitted)
+    rows = _rows(options, fitted.result)
+    rows["predict"] = terminal.command_line("gatewise", "predict", str(options.out), "DATA")
+    terminal.print_rows(console, rows)
+
+
+def _print_evaluations(console: Any, fitted: Any) -> None:
     for name, evaluation in fitted.evaluations.items():
         size = evaluation.size if hasattr(evaluation, "size") else f"{evaluation.examples:,} examples"
         console.print(f"{name}, {size}", style="bold")
         terminal.print_evaluation(console, evaluation)
-    rows = _rows(options, fitted.result)
-    rows["predict"] = terminal.command_line("gatewise", "predict", str(options.out), "DATA")
-    terminal.print_rows(console, rows)
 
 
 def _rows(options: TrainOptions, result: Any) -> dict[str, str]:

@@ -70,8 +70,12 @@ class ExampleTrainingConfig(BaseTrainingConfig):
     batch_size: Whole | Auto = Field(
         default="auto", description="Examples in a batch; auto: more where there are more of them."
     )
+    validate_every: Whole | Auto | None = Field(
+        default="auto",
+        description="Steps between validations; none: once an epoch; auto: after whole epochs, not too often.",
+    )
     patience: Whole | Auto | None = Field(
         default="auto",
-        description="Stop after this many validations that were not the best; none: never; auto: by the epochs.",
+        description="Stop after this many validations that were not the best; none: never; auto: by their number.",
     )
     weight_decay: float = Field(default=0.01, ge=0, description="Decoupled weight decay (adamw) or L2 penalty (sgd).")

@@ -129,10 +129,6 @@ class ForecasterTraining(ExampleTrainingConfig):
     batch_size: Whole | Auto = Field(
         default="auto", description="Windows in a batch; auto: more where there are more of them."
     )
-    validate_every: Whole | Auto | None = Field(
-        default="auto",
-        description="Steps between validations; none: once an epoch; auto: after whole epochs, not too often.",
-    )
 
 
 class ForecasterJob(Job):

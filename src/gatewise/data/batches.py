@@ -215,6 +215,11 @@ class EvaluationWindows:
         """How many tokens are predicted."""
         return self.steps * self.batch_size
 
+    def lane(self, row: int) -> Tensor:
+        """The tokens of a lane, (steps + 1,), a view: what is read, and from the second on what is predicted."""
+        start = int(self._starts[row])
+        return self.tokens[start : start + self.steps + 1]
+
     def __len__(self) -> int:
         return -(-self.steps // self.sequence_length)
 

@@ -1,5 +1,6 @@
 """The report on a language model: perplexity while it learned, and what it wrote."""
 
+import math
 from typing import Any
 
 from markupsafe import Markup
@@ -9,6 +10,7 @@ from gatewise.gates.numbers import duration, perplexity, significant
 from gatewise.gates.run import Run, curve, nearest, spread
 
 MOST_SAMPLES = 14
+MOST_NATS = 10.0  # that are told apart by colour
 UNITS = {"char": "character", "word": "word", "bpe": "subword"}
 VISIBLE = {code: chr(0x2400 + code) for code in range(32) if chr(code) not in "\t\n"} | {127: "\u2421"}  # controls
 
@@ -43,7 +45,7 @@ def _unit(run: Run) -> str:
 
 def summary(run: Run) -> str:
     """One paragraph: what was trained on what, for how long, how fast, and how good it is."""
-    return " ".join(filter(None, (_what(run), _how_good(run), _overfitting(run))))
+    return " ".join(filter(None, (_what(run), _how_good(run), _compared(run), _overfitting(run))))
 
 
 def _what(run: Run) -> str:
@@ -77,6 +79,16 @@ def _how_good(run: Run) -> str:
     if run.job.data.validation_fraction > 0:
         return f"{known} It has not been validated yet."
     return f"{known} No text was kept for validation, so nothing here says how well it does on a new one."
+
+
+def _compared(run: Run) -> str:
+    """What a table of pairs of tokens reaches on the same text."""
+    judged = sections.judged(run)
+    if judged is None:
+        return ""
+    found, theirs = judged[1]["metrics"][LOSS], judged[1]["baseline"][LOSS]
+    sentence = f"Whoever knows only which {_unit(run)} follows which has {perplexity(theirs)} there."
+    return sentence if found["high"] < theirs else f"{sentence} It is no better than that."
 
 
 def _overfitting(run: Run) -> str:
@@ -152,6 +164,28 @@ def _in_words(run: Run) -> str:
     return " ".join(sentences)
 
 
+def metrics(run: Run) -> dict[str, Any] | None:
+    """Loss, perplexity and bits per character with intervals, and what a table of pairs of tokens reaches."""
+    return sections.metrics(run, UNIT)
+
+
+def surprises(run: Run) -> dict[str, Any] | None:
+    """The passages of the validation text that the model predicted worst, each token by what it cost."""
+    judged = sections.judged(run)
+    if judged is None or not judged[1]["surprises"]:
+        return None
+    passages = []
+    for found in judged[1]["surprises"]:
+        tokens = [
+            {"text": text.translate(VISIBLE), "nats": nats, "share": min(1.0, nats / MOST_NATS)}
+            for text, nats in zip(found["tokens"], found["nats"], strict=True)
+            if text
+        ]
+        mean = perplexity(math.fsum(found["nats"]) / len(found["nats"]))
+        passages.append({"before": found["before"].translate(VISIBLE), "tokens": tokens, "perplexity": mean})
+    return {"part": judged[0], "passages": passages, "unit": _unit(run), "most": MOST_NATS}
+
+
 def samples(run: Run) -> dict[str, Any] | None:
     """The samples in the order of training, thinned where there are many, each with its perplexity."""
     if not run.samples:
@@ -177,8 +211,10 @@ def samples(run: Run) -> dict[str, Any] | None:
 
 
 SECTIONS = {
+    metrics: "How good it is",
     learning: "How it learned",
     samples: "What it wrote",
+    surprises: "What surprised it",
     sections.configuration: "Configuration",
     sections.size: "Size",
     sections.speed: "Speed",

@@ -109,8 +109,11 @@ def judged(run: Run) -> tuple[str, dict[str, Any]] | None:
     return list(run.evaluation.items())[-1] if run.evaluation else None
 
 
-def metrics(run: Run) -> dict[str, Any] | None:
-    """Of each part that was judged a table of its metrics, with intervals, and what the baseline reaches."""
+def metrics(run: Run, unit: str = "examples") -> dict[str, Any] | None:
+    """Of each part that was judged a table of its metrics, with intervals, and what the baseline reaches.
+
+    unit: what a part has so many of.
+    """
     if not run.evaluation:
         return None
     parts = {}
@@ -127,7 +130,7 @@ def metrics(run: Run) -> dict[str, Any] | None:
                     "baseline": "–" if baseline is None else write(baseline),
                 }
             )
-        parts[part] = {"examples": evaluation["examples"], "rows": rows}
+        parts[part] = {"size": f"{evaluation['examples']:,} {unit}", "rows": rows}
     return {"parts": parts}
 
 

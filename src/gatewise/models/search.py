@@ -48,7 +48,8 @@ def sample(
     """A hypothesis for each source: drawn token by token; with temperature 0 the likeliest each time, which is greedy.
 
     source (S, B) int64; lengths (B,); start, end: the tokens that begin and end a target; max_length: most tokens of
-    one; forbidden: tokens that are never written. The network must be in eval mode. Raises InputError.
+    one, at least 1, for nothing is no translation; forbidden: tokens that are never written. The network must be in
+    eval mode. Raises InputError.
     """
     check_decoding(temperature, top_k, top_p)
     generator = Generator().manual_seed(seed)
@@ -60,7 +61,7 @@ def sample(
     running = torch.ones(batch, dtype=torch.bool)
     for step in range(max_length + 1):
         logits, state, looked = network.decode(read, encoded, state)
-        now = _allowed(logits[0].float().cpu(), (start, *forbidden))
+        now = _allowed(logits[0].float().cpu(), (start, *forbidden, *([end] if step == 0 else [])))
         drawn = next_token(now, temperature, top_k, top_p, generator)
         if step == max_length:  # what has not ended by now must end
             drawn = torch.full_like(drawn, end)
@@ -108,7 +109,8 @@ def beam_search(
     read, state = torch.full((1, batch * beams), start, device=device), None
     for step in range(max_length + 1):
         logits, state, weights = network.decode(read, encoded, state)
-        logs = _allowed(logits[0].float(), (start, *forbidden)).log_softmax(-1).cpu()
+        allowed = _allowed(logits[0].float(), (start, *forbidden, *([end] if step == 0 else [])))
+        logs = allowed.log_softmax(-1).cpu()
         if step == max_length:  # what has not ended by now must end
             logs = torch.full_like(logs, -torch.inf).index_copy(1, torch.tensor([end]), logs[:, end : end + 1])
         parents, tokens = search.extend(logs.view(batch, beams, -1), weights[0].cpu())

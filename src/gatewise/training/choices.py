@@ -14,6 +14,7 @@ J = TypeVar("J", bound=Job)
 FEW, MANY = 1_000, 100_000  # examples
 STEPS = 4_000  # of a training: within a few minutes on two cores
 EPOCHS = (3, 100)
+BETWEEN = 40  # steps between validations at least: with few examples, an epoch of three is no progress to judge
 
 
 class Choices(Generic[J]):
@@ -48,11 +49,21 @@ class Choices(Generic[J]):
         epochs = self.choose(
             "training", "epochs", epochs, f"{batches:,} batches in each, {batches * epochs:,} steps in all"
         )
+        self.choose_validations(batches, epochs, validates)
+
+    def choose_validations(self, batches: int, epochs: int, validates: bool) -> None:
+        """How often a training of so many epochs of so many batches is validated, and its patience."""
+        apart = -(-BETWEEN // batches)
         if not validates:
             self.drop("training", "patience", None)
+        if not validates or apart == 1:
+            self.drop("training", "validate_every", None)
         else:
-            patience = max(5, epochs // 4)
-            self.choose("training", "patience", patience, f"a quarter of {epochs} epochs, 5 at least")
+            self.choose("training", "validate_every", apart * batches, f"{apart} epochs of {batches:,} steps")
+        if validates:
+            validations = -(-epochs * batches // (self.job.training.validate_every or batches))
+            patience = max(5, validations // 4)
+            self.choose("training", "patience", patience, f"a quarter of {validations} validations, 5 at least")
 
 
 def by_size(size: int, few: Any, some: Any, many: Any, less: int = FEW, more: int = MANY) -> Any:

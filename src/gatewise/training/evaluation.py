@@ -1,7 +1,7 @@
 """How well a network predicts a text."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -40,19 +40,26 @@ def bits_per_char(loss_nats: float, characters_per_token: float) -> float:
 
 
 @torch.inference_mode()
-def mean_loss(network: LanguageModelNetwork, windows: Iterable[tuple[Tensor, Tensor]]) -> tuple[float, int]:
-    """Mean loss in nats over all targets, and their number; in eval mode, the state carried from window to window.
+def token_losses(network: LanguageModelNetwork, windows: Iterable[tuple[Tensor, Tensor]]) -> Iterator[Tensor]:
+    """Of each window what its targets cost, (T, B) in nats; in eval mode, the state carried from window to window.
 
     windows: inputs and targets (T, B) int64, each the continuation of the one before.
     """
     device = network.output.weight.device
     was_training = network.training
     network.eval()
-    total, tokens, state = 0.0, 0, None
+    state = None
     for inputs, targets in windows:
         logits, state = network(inputs.to(device), state)
-        loss = cross_entropy(logits.flatten(0, 1), targets.to(device).flatten(), reduction="sum")
-        total += loss.item()
-        tokens += targets.numel()
+        losses = cross_entropy(logits.flatten(0, 1), targets.to(device).flatten(), reduction="none")
+        yield losses.view_as(targets)
     network.train(was_training)
+
+
+def mean_loss(network: LanguageModelNetwork, windows: Iterable[tuple[Tensor, Tensor]]) -> tuple[float, int]:
+    """Mean loss in nats over all targets, and their number; as `token_losses`."""
+    total, tokens = 0.0, 0
+    for losses in token_losses(network, windows):
+        total += losses.sum().item()
+        tokens += losses.numel()
     return total / tokens, tokens

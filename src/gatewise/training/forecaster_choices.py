@@ -24,7 +24,6 @@ TOGETHER = 0.9  # of the error that the own past leaves: the most that a forecas
 LEAST_APART = 4  # windows in a batch
 STEPS = 2_500  # of a training: within a few minutes on two cores
 EPOCHS = 3, 100
-BETWEEN = 20  # steps between validations at least: with few windows, an epoch of three steps is no progress to judge
 
 
 def decide(choices: Choices[ForecasterJob], table: SeriesTable) -> tuple[SeriesSplit, SeriesEncoding]:
@@ -130,16 +129,7 @@ def _training(choices: Choices[ForecasterJob], windows: int, rows: int, validate
     epochs = min(max(-(-STEPS // batches), EPOCHS[0]), EPOCHS[1])
     reason = f"{batches:,} batches in each, {batches * epochs:,} steps in all"
     epochs = choices.choose("training", "epochs", epochs, reason)
-    if not validates:
-        choices.drop("training", "validate_every", None)
-        choices.drop("training", "patience", None)
-        return
-    apart = -(-BETWEEN // batches)
-    reason = f"{apart} epochs of {batches:,} steps" if apart > 1 else "an epoch"
-    every = choices.choose("training", "validate_every", apart * batches, reason) or batches
-    validations = -(-epochs * batches // every)
-    patience = max(5, validations // 4)
-    choices.choose("training", "patience", patience, f"a quarter of {validations} validations, 5 at least")
+    choices.choose_validations(batches, epochs, validates)
 
 
 def _calendar(choices: Choices[ForecasterJob], table: SeriesTable, split: SeriesSplit) -> tuple[str, ...]:

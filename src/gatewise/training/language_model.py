@@ -1,5 +1,6 @@
 """LanguageModel: fit it to a text, evaluate it, let it write, save it."""
 
+import json
 import secrets
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -16,7 +17,7 @@ from gatewise.data.tokenizers import Tokenizer
 from gatewise.errors import InputError, TextError
 from gatewise.models.decoding import check_decoding
 from gatewise.models.language_model import LanguageModelNetwork
-from gatewise.run_folder import RunFolder
+from gatewise.run_folder import RunFolder, atomic_write
 from gatewise.training import preparation
 from gatewise.training.checkpoint import load_weights
 from gatewise.training.environment import choose_device
@@ -29,6 +30,8 @@ from gatewise.training.observer import Observer
 from gatewise.training.parameters import RandomState
 from gatewise.training.preparation import PreparedText, build_network, cut_windows
 from gatewise.training.saved_model import read_job, read_model
+from gatewise.training.text_evaluation import TextEvaluation, evaluate_text
+from gatewise.training.token_pairs import TokenPairs
 from gatewise.training.writing import read_prompt, write
 
 LANE = 10_000  # tokens that a lane of an evaluation reads at least, so that its start from a zero state hardly counts
@@ -50,6 +53,7 @@ class LanguageModel(Estimator[LanguageModelJob]):
         tokenizer   Tokenizer: text to tokens and back
         config      LanguageModelJob: everything it was trained with
         result      TrainingResult: what came of the training, only after `fit`
+        evaluations "validation": how good it is there, TextEvaluation, only after `fit` with a validation text
     """
 
     job_type = LanguageModelJob
@@ -58,6 +62,8 @@ class LanguageModel(Estimator[LanguageModelJob]):
     network = Fitted[LanguageModelNetwork]()
     tokenizer = Fitted[Tokenizer]()
     result = Fitted[TrainingResult[Evaluation]]()
+    evaluations = Fitted[dict[str, TextEvaluation]]()
+    _kept: LanguageTask  # while it is trained
 
     def __init__(
         self,
@@ -146,14 +152,24 @@ class LanguageModel(Estimator[LanguageModelJob]):
     def _prepared(self, job: LanguageModelJob, found: PreparedText) -> Prepared[LanguageModelJob]:
         self.config, self.tokenizer, self.network = job, found.tokenizer, found.network
         windows, validation = cut_windows(open_tokens(found.token_file), job)
-        task = LanguageTask(
+        self._kept = LanguageTask(
             found.network,
             windows,
             validation,
             characters_per_token=found.token_file.characters / found.token_file.length,
             sample_text=self._sampler(windows.tokens if validation is None else validation.tokens),
         )
-        return Prepared(job, task, self._documents(), found.token_file.to_json(), found.checkpoint)
+        return Prepared(job, self._kept, self._documents(), found.token_file.to_json(), found.checkpoint)
+
+    def _conclude(self, folder: RunFolder, observer: Observer) -> None:
+        """Judge the best weights on the validation text, beside a table of token pairs, and write evaluation.json."""
+        task, self.evaluations = self._kept, {}
+        del self._kept
+        if task.validation is not None:
+            pairs = TokenPairs(task.windows.tokens.numpy(), self.tokenizer.size)
+            found = evaluate_text(self.network, task.validation, pairs, self.tokenizer, task.characters_per_token)
+            self.evaluations = {"validation": found}
+            atomic_write(folder.evaluation, json.dumps({"validation": found.to_json()}, indent=1).encode())
 
     def _documents(self) -> dict[str, str]:
         return {"tokenizer": self.tokenizer.to_json()}
