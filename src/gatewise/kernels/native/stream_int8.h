@@ -299,7 +299,7 @@ class Int8Step {
         for (int p = 0; p < NP; ++p)
             for (int g = 0; g < G; ++g) {
                 const Vec scale = load(w.scale + columns + (p * 3 + g) * lanes);
-                for (int m = 0; m < MR; ++m) product[m][p][g] *= scale * rows.scale[row + m];
+                for (int m = 0; m < MR; ++m) product[m][p][g] = rounded(product[m][p][g] * (scale * rows.scale[row + m]));
             }
     }
 

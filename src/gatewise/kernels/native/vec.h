@@ -87,6 +87,21 @@ GATEWISE_INLINE inline float total_of(Vec v, std::integer_sequence<int, Lane...>
     if constexpr (Half > 1) return total_of<Half / 2>(v, all);
     else return v[0];
 }
+// The number itself, never left unrounded within a * b + c. For products that are added where the compiler sees both in
+// one tile's function and not in another's: the bits must not depend on the shares of the threads.
+GATEWISE_INLINE inline Vec rounded(Vec v) {
+#if defined(__AVX512F__)
+    asm("" : "+v"(v));
+#elif defined(__x86_64__)
+    asm("" : "+x"(v));
+#elif defined(__aarch64__)
+    asm("" : "+w"(v));
+#else
+    asm("" : "+m"(v));
+#endif
+    return v;
+}
+
 // The sum of all lanes.
 GATEWISE_INLINE inline float total(Vec v) { return total_of<lanes / 2>(v, std::make_integer_sequence<int, lanes>{}); }
 
