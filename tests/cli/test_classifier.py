@@ -62,7 +62,7 @@ def test_train_shows_choices_validations_and_how_good_it_is(train_csv, tmp_path,
         f'{train_csv}: took the text from column "text" and the label from column "label", of text, label'
     )
     assert "dropout 0.5: 54 examples of 6 words" in lines
-    assert any(line.startswith("step 4  epoch 1  validation: loss ") and ", accuracy " in line for line in lines)
+    assert any(line.startswith("step 8  epoch 2  validation: loss ") and ", accuracy " in line for line in lines)
     start = lines.index("validation, 6 examples")
     assert lines[start + 1].split() == ["value", "95%", "interval", "baseline"]
     assert [line.partition("  ")[0].strip() for line in lines[start + 2 : start + 6]] == [

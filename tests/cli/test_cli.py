@@ -1,6 +1,7 @@
 """The commands, run as `main([...])` in this process; in a process of their own only where that is what is tested."""
 
 import io
+import json
 import os
 import subprocess
 import sys
@@ -223,8 +224,11 @@ def test_train_prints_lines_where_there_is_no_terminal(text, tmp_path, capsys):
     assert lines[2].startswith("step 5/20  epoch 1  loss ")
     assert lines[2].endswith(" tokens/s")
     assert [line.split()[1] for line in lines if line.startswith("step")] == ["0", "5/20", "10", "20/20", "20"]
-    rows = dict(line.split(maxsplit=1) for line in lines[-5:])
-    assert list(rows) == ["validation", "weights", "speed", "report", "write"]
+    start = next(index for index, line in enumerate(lines) if line.startswith("validation, "))
+    assert lines[start + 1].split() == ["value", "95%", "interval", "baseline"]
+    assert [line.partition("  ")[0] for line in lines[start + 2 : -4]] == ["loss", "perplexity", "bits per character"]
+    rows = dict(line.split(maxsplit=1) for line in lines[-4:])
+    assert list(rows) == ["weights", "speed", "report", "write"]
     assert rows["write"] == f'gatewise generate {tmp_path / "run"} --prompt "..."'
     assert "\x1b" not in out
 
@@ -236,6 +240,8 @@ def test_train_json(text, tmp_path, document):
     assert found["report"] == str(out / "report.html")
     assert found["split"] == "validation"
     assert {"loss_nats", "perplexity", "bits_per_char", "tokens", "tokens_per_second", "seconds"} <= set(found)
+    assert found["evaluations"] == json.loads((out / "evaluation.json").read_text())
+    assert found["evaluations"]["validation"]["metrics"]["loss_nats"]["value"] == pytest.approx(found["loss_nats"])
     validations = [line for line in RunFolder(out).read_metrics() if line["split"] == "validation"]
     assert found["loss_nats"] == min(line["loss_nats"] for line in validations)
 

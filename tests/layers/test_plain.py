@@ -9,7 +9,7 @@ from torch.func import functional_call, vmap
 from torch.utils.checkpoint import checkpoint
 
 import gatewise as gw
-from gatewise.errors import ShapeError
+from gatewise.errors import InputError, ShapeError
 from gatewise.kernels import ops
 
 if ops.native_status().available:
@@ -110,6 +110,40 @@ def test_gradients(kind, shape, batch_first, first, used, monkeypatch, taken):
     found, expected = trained(), usual(monkeypatch, trained)
     assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
     assert taken == [True]
+
+
+@pytest.mark.parametrize("arguments", [{}, {"num_layers": 2}], ids=["L1", "L2"])
+@forms
+@shapes
+@every_kind
+def test_lengths(kind, shape, batch_first, arguments, monkeypatch, taken):
+    steps, batch, inputs, hidden = shape
+    layer = make(kind, inputs, hidden, batch_first=batch_first, **arguments)
+    x = torch.randn((batch, steps, inputs) if batch_first else (steps, batch, inputs), requires_grad=True)
+    lengths = torch.randint(steps + 1, (batch,))
+    leaves = [x, *layer.parameters()]
+
+    def trained() -> list[Tensor]:
+        outputs = flat(layer(x, lengths=lengths))
+        return [*outputs, *torch.autograd.grad(torch.stack([out.square().sum() for out in outputs]).sum(), leaves)]
+
+    found, expected = trained(), usual(monkeypatch, trained)
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+    with torch.no_grad():
+        found, expected = layer(x, lengths=lengths), usual(monkeypatch, lambda: layer(x, lengths=lengths))
+    assert all(torch.equal(a, b) for a, b in zip(flat(found), flat(expected), strict=True))
+    assert taken == [not arguments, True]
+
+
+def test_lengths_that_the_usual_way_sees_to(taken):
+    layer, x = make("GRU"), torch.randn(3, 2, 5)
+    for lengths, message in (([1, 2], "to be a tensor"), (torch.tensor([4, 1]), "got 4 for row 0"), (5, "a tensor")):
+        with pytest.raises(InputError, match=message):
+            layer(x, lengths=lengths)
+    narrow, apart = torch.tensor([3, 1], dtype=torch.int32), torch.tensor([3, 0, 1, 0])[::2]
+    for lengths in (narrow, apart):
+        assert torch.equal(layer(x, lengths=lengths)[0], layer(x, lengths=torch.tensor([3, 1]))[0])
+    assert taken == [False] * 3 + [False, True] * 2
 
 
 @every_kind

@@ -155,8 +155,8 @@ class RecurrentLayer(RNNBase):
 
         Raises ShapeError, InputError and BackendError.
         """
-        if lengths is None and resets is None and checkpoint_every is None and not return_gates:
-            found = self._plainly(input, hx)
+        if resets is None and checkpoint_every is None and not return_gates:
+            found = self._plainly(input, hx, lengths)
             if found is not None:
                 return found
         if isinstance(input, PackedSequence):
@@ -190,7 +190,7 @@ class RecurrentLayer(RNNBase):
             }
         return y, hn, gates
 
-    def _plainly(self, input: Any, hx: Any) -> tuple[Any, ...] | None:
+    def _plainly(self, input: Any, hx: Any, lengths: Any) -> tuple[Any, ...] | None:
         """What forward gives, by a short way; None where the call is not as plain as that, or wrong."""
         if (
             native_plain is None
@@ -207,7 +207,7 @@ class RecurrentLayer(RNNBase):
         if cell is None:
             return None
         weights = [[own.get(name) for name in names] for names in self._all_weights]
-        return native_plain.run(cell, input, hx, weights, self.input_size, self.hidden_size, self.batch_first)
+        return native_plain.run(cell, input, hx, weights, self.input_size, self.hidden_size, self.batch_first, lengths)
 
     def _plain_cell(self) -> str | None:
         """The name of the cell, as in reference.CELLS, if it has a short way, and one for both directions."""
