@@ -80,7 +80,7 @@ struct KernelsIn {
         return grid_for<Cell, Arithmetic>(s, threads, packs_forward<Arithmetic>(s));
     }
     static Grid backward_grid(const Shape& s, int threads) {
-        return grid_for<Cell, Arithmetic>(s, threads, packs_backward<Arithmetic>(s));
+        return grid_for<Cell, Arithmetic>(s, threads, packs_backward<Cell, Arithmetic>(s));
     }
     static Index kept_size(const Shape& s) {
         Arena counter(nullptr);

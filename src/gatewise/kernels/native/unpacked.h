@@ -84,17 +84,20 @@ void for_unpacked_tiles(Index rows, Index begin, Index end, const Body& body) {
 }
 
 // body(Partial, Constant<MR>, Constant<NP>, row, panel, used): tiles of sums of outer products, in the panels [begin,
-// end) of `columns` columns; of the last panel of a partial tile only `used` lanes are there.
+// end) of `columns` columns. The last panel may be partial: it is a tile's only one, of which only `used` lanes are there.
 template <typename Body>
 void for_outer_tiles(Index rows, Index columns, Index begin, Index end, const Body& body) {
-    const auto tiles = [&](auto partial, Index first, Index last) {
-        for_tiles<1>(rows, first, last, [&](auto mr, auto np, Index row, Index panel) {
-            body(partial, mr, np, row, panel, partial.value ? lanes_used(columns, panel) : lanes);
-        });
-    };
     const Index whole = std::clamp(columns / lanes, begin, end);
-    tiles(std::false_type{}, begin, whole);
-    tiles(std::true_type{}, whole, end);
+    for_tiles<1>(rows, begin, whole, [&](auto mr, auto np, Index row, Index panel) {
+        body(std::false_type{}, mr, np, row, panel, lanes);
+    });
+    if (whole == end) return;
+    const Index last = rows - rows % tile_rows;
+    const auto partial = [&](auto mr, Index row) {
+        body(std::true_type{}, mr, Constant<1>{}, row, whole, lanes_used(columns, whole));
+    };
+    for (Index row = 0; row < last; row += tile_rows) partial(Constant<tile_rows>{}, row);
+    with_constant(rows - last, [&](auto mr) { partial(mr, last); });
 }
 
 }  // namespace
