@@ -10,9 +10,10 @@ from torch.nn.utils.parametrize import is_parametrized
 
 from gatewise.errors import InputError
 from gatewise.kernels import ops
+from gatewise.layers.cell import RecurrentCell
 from gatewise.layers.gru import GRU, GRUCell
 from gatewise.layers.lstm import LSTM, LSTMCell
-from gatewise.layers.recurrent import RecurrentCell, RecurrentLayer
+from gatewise.layers.recurrent import RecurrentLayer
 from gatewise.layers.rnn import RNN, RNNCell
 
 # torch's class: ours, which has the same attributes and computes the same

@@ -12,7 +12,9 @@ from torch import Tensor
 
 from gatewise.errors import InputError
 from gatewise.kernels import ops
-from gatewise.layers.recurrent import RecurrentCell, RecurrentLayer, check_choice
+from gatewise.layers.cell import RecurrentCell
+from gatewise.layers.options import check_choice
+from gatewise.layers.recurrent import RecurrentLayer
 from gatewise.layers.stream import Stream, Weights
 
 _CELLS = {reset: f"gru_{reset}" for reset in ops.RESETS}

@@ -12,7 +12,9 @@ from torch import Tensor
 
 from gatewise.errors import ShapeError
 from gatewise.kernels import ops
-from gatewise.layers.recurrent import Norm, RecurrentCell, RecurrentLayer, States, check_choice
+from gatewise.layers.cell import RecurrentCell
+from gatewise.layers.options import check_choice
+from gatewise.layers.recurrent import Norm, RecurrentLayer, States
 
 
 class LSTM(RecurrentLayer):

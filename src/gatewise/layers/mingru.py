@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 
 from gatewise.kernels import ops
-from gatewise.layers.recurrent import RecurrentCell, RecurrentLayer, check_choice
+from gatewise.layers.cell import RecurrentCell
+from gatewise.layers.options import check_choice
+from gatewise.layers.recurrent import RecurrentLayer
 from gatewise.layers.stream import Stream
 
 

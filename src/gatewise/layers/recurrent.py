@@ -1,19 +1,20 @@
-"""What all recurrent layers and cells share: the forms of input and output, the stack of layers, the checks."""
+"""What all recurrent layers share: the forms of input and output, the stack of layers, the checks."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import dropout
-from torch.nn.modules.rnn import RNNBase, RNNCellBase
+from torch.nn.modules.rnn import RNNBase
 from torch.nn.utils.rnn import PackedSequence
 
 from gatewise.errors import InputError, ShapeError
 from gatewise.kernels import arguments, ops
 from gatewise.kernels.backends import native_plain
 from gatewise.kernels.regularisation import Regularisation
+from gatewise.layers.options import check_choice, check_flag, check_probabilities, check_probability, shown
 
 Norm = Literal["norm_ih", "norm_hh", "norm_c", "norm_c_bias"]
 States = list[tuple[Tensor, ...]]  # of each layer and direction the first or last state, (h,) or (h, c)
@@ -381,59 +382,6 @@ class RecurrentLayer(RNNBase):
         return f"{super().extra_repr()}{shown(self, self._options)}"
 
 
-class RecurrentCell(RNNCellBase):
-    """One step of a cell."""
-
-    backend: str = "auto"
-    _options: ClassVar[tuple[str, ...]] = ("backend",)
-    bias_ih: Tensor | None
-    bias_hh: Tensor | None
-
-    def _step(self, input: Tensor, hx: Tensor | None, op: Callable[..., tuple[Any, ...]], **how: Any) -> Tensor:
-        """The state after one step of a cell that has no other."""
-        rank = self._checked(input)
-        if hx is None:
-            hx = input.new_zeros((*input.shape[:-1], self.hidden_size))
-        else:
-            self._check_state(input, "hidden", hx)
-        if rank == 1:
-            input, hx = input.unsqueeze(0), hx.unsqueeze(0)
-        _, hn = op(input.unsqueeze(0), hx, *self._weights(), backend=self.backend, **how)
-        return hn if rank == 2 else hn.squeeze(0)
-
-    def _weights(self) -> tuple[Any, ...]:
-        """The weights and biases as the op takes them."""
-        return self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh
-
-    def _checked(self, input: Tensor) -> int:
-        """The input's rank; ShapeError, in torch's words, if the input is wrong."""
-        rank = input.dim()
-        if rank not in (1, 2):
-            raise ShapeError(f"{type(self).__name__}: Expected input to be 1D or 2D, got {rank}D instead")
-        if input.size(-1) != self.input_size:
-            raise ShapeError(f"input has inconsistent input_size: got {input.size(-1)} expected {self.input_size}")
-        return rank
-
-    def _check_state(self, input: Tensor, name: str, state: Tensor, number: int = 0) -> None:
-        """Raise ShapeError, in torch's words, unless the state fits the input."""
-        if state.shape == (*input.shape[:-1], self.hidden_size):
-            return
-        if state.dim() not in (1, 2):
-            cell = type(self).__name__
-            raise ShapeError(f"{cell}: Expected {name} to be 1D or 2D, got {state.dim()}D instead")
-        if state.dim() == input.dim() == 2 and len(state) != len(input):
-            raise ShapeError(f"Input batch size {len(input)} doesn't match hidden{number} batch size {len(state)}")
-        if state.dim() == input.dim():
-            got = state.size(-1)
-            raise ShapeError(f"hidden{number} has inconsistent hidden_size: got {got}, expected {self.hidden_size}")
-        expected = (*input.shape[:-1], self.hidden_size)
-        raise ShapeError(f"{type(self).__name__}: Expected hidden size {expected}, got {tuple(state.shape)}")
-
-    def extra_repr(self) -> str:
-        """The arguments that repr shows: torch's, then those of ours that are not the default."""
-        return f"{super().extra_repr()}{shown(self, self._options)}"
-
-
 def _drawn_mask(shape: tuple[int, ...], p: float, device: torch.device) -> Tensor:
     """Booleans of that shape, each true with probability p to within 2**-17, or 2**-16 if p is less than that.
 
@@ -453,42 +401,3 @@ def _single_length(layer: str, length: Any) -> Tensor:
         got = tuple(length.shape) if isinstance(length, Tensor) else type(length).__name__
         raise ShapeError(f"{layer}: expected lengths of a single sequence (T, I) to be one whole number, got {got}")
     return length.unsqueeze(0)
-
-
-def check_choice(layer: str, name: str, value: str, known: Sequence[str]) -> str:
-    """The value; InputError unless it is one of the known ones."""
-    if value not in known:
-        raise InputError(f"{layer}: unknown {name} {value!r}; expected one of {', '.join(known)}")
-    return value
-
-
-def check_flag(layer: str, name: str, value: bool) -> bool:
-    """The value; InputError unless it is True or False."""
-    if not isinstance(value, bool):
-        raise InputError(f"{layer}: expected {name} to be True or False, got {type(value).__name__}")
-    return value
-
-
-def check_probability(layer: str, name: str, value: Any, meaning: str) -> float:
-    """The value as a float; InputError unless it is a number from 0 to 1."""
-    if not arguments.is_probability(value):
-        raise InputError(f"{layer}: expected {name} to be a number from 0 to 1, {meaning}, got {value!r}")
-    return float(value)
-
-
-def check_probabilities(layer: str, name: str, value: Any, meaning: str) -> float | tuple[float, float]:
-    """The value as a float, or as two of them for h and c; InputError unless these are numbers from 0 to 1."""
-    if arguments.is_probability(value):
-        return float(value)
-    pair = isinstance(value, (tuple, list)) and len(value) == 2
-    if not pair or not all(arguments.is_probability(p) for p in value):
-        raise InputError(
-            f"{layer}: expected {name} to be a number from 0 to 1, or two of them for h and c, {meaning}, got {value!r}"
-        )
-    return float(value[0]), float(value[1])
-
-
-def shown(module: nn.Module, options: Sequence[str]) -> str:
-    """ ", name=value" for each option that differs from what it is by default."""
-    values = [(name, getattr(module, name)) for name in options]
-    return "".join(f", {name}={value}" for name, value in values if value != getattr(type(module), name))

@@ -12,7 +12,9 @@ from torch import Tensor
 
 from gatewise.errors import InputError
 from gatewise.kernels import ops
-from gatewise.layers.recurrent import RecurrentCell, RecurrentLayer, check_choice
+from gatewise.layers.cell import RecurrentCell
+from gatewise.layers.options import check_choice
+from gatewise.layers.recurrent import RecurrentLayer
 
 _MODES = {"tanh": "RNN_TANH", "relu": "RNN_RELU"}
 _NONLINEARITIES = {mode: nonlinearity for nonlinearity, mode in _MODES.items()}
