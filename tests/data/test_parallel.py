@@ -8,6 +8,7 @@ import pytest
 from gatewise.data.parallel import read_parallel
 from gatewise.errors import DataError
 
+HINT = "of translations in a file of their own give target_suffix, the end of its name"
 PAIRS = 'Go.\tVa !\tCC-BY\n\n"Hi"\t" Salut\tCC-BY\n \t \n'
 
 
@@ -67,7 +68,7 @@ def test_damaged_zip(tmp_path: Path):
 
 def test_broken(path: Path):
     for text, expected in (
-        ("a\tA\nb\n", "line 2: expected 2 columns or more separated by tabs, got 1"),
+        ("a\tA\nb\n", f"line 2: expected 2 columns or more separated by tabs, got 1; {HINT}"),
         ("a\tA\n\tB\n", "line 2: column 1 is empty; fill or delete the line"),
         ("a\tA\nb\t \tx\n", "line 2: column 2 is empty; fill or delete the line"),
         ("\t\n \t\n", "nothing but white space"),
@@ -75,7 +76,8 @@ def test_broken(path: Path):
         path.write_text(text)
         assert error_of(path) == f"{path}: {expected}"
     path.write_text("a\tA\n")
-    assert error_of(path, target_column=3) == f"{path}: line 1: expected 3 columns or more separated by tabs, got 2"
+    expected = f"{path}: line 1: expected 3 columns or more separated by tabs, got 2; {HINT}"
+    assert error_of(path, target_column=3) == expected
     assert error_of(path, target_column=1) == (
         "expected two different columns counted from 1, got source_column = 1 and target_column = 1"
     )

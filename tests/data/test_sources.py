@@ -1,9 +1,11 @@
 """Sources: the reader of each kind, for each task, and the parts that a folder holds."""
 
+import gzip
 import io
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -105,8 +107,35 @@ def test_to_translate(name: str, settings: dict[str, Any], files: Path):
 def test_to_translate_other_ways(files: Path):
     turned = read_to_translate(files / "t.tsv", source_column="2", target_column="1")
     assert (turned.texts, turned.target_texts) == (["Va !"], ["Go !"])
-    assert read_to_translate(files / "lines.txt", files / "labels.txt").target_texts == ["a"]
     assert read_to_translate(files / "lines.txt", with_targets=False).texts == ["Go !"]
+
+
+@pytest.mark.parametrize(("one", "other"), [("t.fr", "t.en"), ("t.fr.gz", "t.en"), ("t.fr", "t.en.gz")])
+@pytest.mark.parametrize("suffix", ["en", ".en"])
+def test_to_translate_paired_files(one: str, other: str, suffix: str, tmp_path: Path):
+    for name, text in ((one, "Va !\n\nCours !\n"), (other, "Go !\n\nRun !\n")):
+        data = text.encode()
+        (tmp_path / name).write_bytes(gzip.compress(data, mtime=0) if name.endswith(".gz") else data)
+    examples = read_to_translate(tmp_path / one, target_suffix=suffix)
+    assert (examples.texts, examples.target_texts) == (["Va !", "Cours !"], ["Go !", "Run !"])
+    assert read_to_translate(tmp_path / one, target_suffix=suffix, with_targets=False).texts == ["Va !", "Cours !"]
+    (tmp_path / other).unlink()
+    with pytest.raises(DataError) as error:
+        read_to_translate(tmp_path / one, target_suffix=suffix)
+    missing = f"expected a file t.en beside it, for target_suffix = {suffix}"
+    assert str(error.value) == f"{tmp_path / one}: its translations are not there: {missing}"
+
+
+def test_parts_of_paired_files(tmp_path: Path):
+    for part in ("train", "dev"):
+        (tmp_path / f"{part}.fr").write_text("Va !\n")
+        (tmp_path / f"{part}.en").write_text("Go !\n")
+    read = partial(read_to_translate, target_suffix="en")
+    parts = read_parts(tmp_path, read, ignored="en")
+    assert {part: examples.target_texts for part, examples in parts.items()} == {
+        "training": ["Go !"],
+        "validation": ["Go !"],
+    }
 
 
 def test_standard_input(monkeypatch: pytest.MonkeyPatch):

@@ -33,3 +33,11 @@ def test_scores_and_examples():
 def test_one_sentence():
     found = evaluate_translations(_translated(WRITTEN[:1]), REFERENCES[:1], SOURCES[:1], ["a"], 0.5)
     assert found.metrics["bleu"].value == pytest.approx(100)
+
+
+def test_draws_without_a_match():
+    """Of sacrebleu's draws some have no common word, and others have."""
+    written = ["Bananas."] * 3 + WRITTEN[:1]
+    found = evaluate_translations(_translated(written), ["x"] * 3 + REFERENCES[:1], SOURCES, ["a", "b", "c", "d"], 0.5)
+    assert found.metrics["bleu"].low < found.metrics["bleu"].value < found.metrics["bleu"].high
+    assert all(type(bound) is float for bound in (found.metrics["chrf"].low, found.metrics["chrf"].high))

@@ -117,3 +117,16 @@ def test_what_is_no_sentence():
     training = TRAINING.model_copy(update={"epochs": 1, "max_steps": 1})
     with pytest.raises(DataError, match=r"^X: expected a list of sentences, got list$"):
         _small(training=training).fit([["un"]], ["one"])
+
+
+def test_paired_files(tmp_path):
+    for part, seed in (("train", 0), ("test", 1)):
+        for suffix, texts in zip(("fr", "en"), _pairs(40, seed), strict=True):
+            (tmp_path / f"{part}.{suffix}").write_text("".join(f"{text}\n" for text in texts))
+    data = DATA.model_copy(update={"target_suffix": "en"})
+    model = _small(data=data, training=TRAINING.model_copy(update={"max_steps": 2})).fit(tmp_path, run=tmp_path / "run")
+    assert model.evaluations["test"].examples == 40
+    assert gw.load(tmp_path / "run").evaluate(tmp_path / "test.fr").examples == 40
+    assert len(model.predict(tmp_path / "test.fr")) == 40
+    with pytest.raises(DataError, match=r"test\.en: its translations are not there: expected a file test\.en "):
+        model.evaluate(tmp_path / "test.en")

@@ -158,8 +158,8 @@ def train_translator(
     pairs: Annotated[
         str | None,
         Parameter(
-            help="Sentences with their translations: two columns of a .tsv or .txt, plain or in a .zip; or a .csv, "
-            ".jsonl or .parquet."
+            help="Sentences with their translations: two columns of a .tsv or .txt, plain or in a .zip; a .csv, .jsonl "
+            "or .parquet; or a sentence a line, with --data.target-suffix."
         ),
     ] = None,
     /,

@@ -18,6 +18,11 @@ class TranslatorData(SplitConfig):
     target_column: str | None = Field(
         default=None, description="Column of the translations: a name, or, without a header, a number; none: the next."
     )
+    target_suffix: str | None = Field(
+        default=None,
+        description='Where the translations lie, line by line, in a file of their own, the end of its name: "en" for '
+        "train.en beside train.fr; none: both languages are in one file.",
+    )
     member: str | None = Field(default=None, description="File in a zip; none: the only one, or by far the largest.")
     tokenizer: Literal["word", "char", "bpe"] = Field(
         default="bpe", description="Unit of a sentence that one step reads or writes; bpe knows every text."

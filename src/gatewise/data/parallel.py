@@ -42,7 +42,8 @@ def read_parallel(
             if not line.strip():
                 continue
             raise DataError(
-                f"{name}: line {number}: expected {needed} columns or more separated by tabs, got {len(cells)}"
+                f"{name}: line {number}: expected {needed} columns or more separated by tabs, got {len(cells)}; of "
+                "translations in a file of their own give target_suffix, the end of its name"
             )
         one, other = cells[a].strip(), cells[b].strip()
         if not one or not other:

@@ -159,8 +159,8 @@ def read_to_tag(
 
 def read_to_translate(
     source: str | Path,
-    target_source: str | Path | None = None,
     *,
+    target_suffix: str | None = None,
     source_column: str | None = None,
     target_column: str | None = None,
     group_column: str | None = None,
@@ -169,16 +169,17 @@ def read_to_translate(
 ) -> Examples:
     """The examples of a source for a translator: texts with their translations.
 
-    target_source: the translations of a file of sentences, line by line.
+    target_suffix: the translations lie, line by line, in a file of their own, whose name ends with this in place of the
+        source's own suffix: "en" for train.fr with train.en, compressed or not.
     source_column, target_column: of CSV, JSON lines and Parquet by name, of two columns without a header by number
         (1 and 2 unless given). A TSV has a header if they are names.
     member: of a zip.
     with_targets: False for sentences to translate; then any other file, and standard input, has one a line.
 
-    Raises DataError: whatever the reader of the source raises.
+    Raises DataError: whatever the reader of the source raises; there is no file of translations.
     """
-    if target_source is not None:
-        return read_translations(source, target_source)
+    if target_suffix is not None and with_targets:
+        return read_translations(source, _partner(Path(source), target_suffix))
     numbered = all(column is None or column.isdecimal() for column in (source_column, target_column))
     suffix = suffix_of(source)
     if is_table(source) and not (numbered and suffix in (".tsv", ".tab")):
@@ -199,18 +200,32 @@ def read_to_translate(
     )
 
 
+def _partner(source: Path, target_suffix: str) -> Path:
+    """The file of the translations of a file of sentences."""
+    name = source.stem if source.suffix.lower() == ".gz" else source.name
+    wanted = f"{Path(name).stem}.{target_suffix.removeprefix('.')}"
+    found = find_one(source.parent, (wanted,))
+    if found is None or found == source:
+        raise DataError(
+            f"{source}: its translations are not there: expected a file {wanted} beside it, for target_suffix = "
+            f"{target_suffix}"
+        )
+    return found
+
+
 def read_parts(
     source: str | Path,
     read: Callable[[str | Path], Examples],
     *,
     validation: str | Path | None = None,
     test: str | Path | None = None,
+    ignored: str | None = None,
 ) -> dict[str, Examples]:
     """The parts that there are of "training", "validation" and "test", each read by `read`.
 
     validation, test: their sources. Unless one is given, they are looked for: a folder with a file (or folder) for
     training and one for validation or test, as their names say (`en-train.conllu`, `dev/`); a `.mat` of piano rolls
-    that holds several, whose targets are the next steps.
+    that holds several, whose targets are the next steps. ignored: suffix of files that are no parts by themselves.
 
     Raises DataError: whatever `read` raises; two files for one part.
     """
@@ -218,7 +233,7 @@ def read_parts(
         return {part: next_steps(examples) for part, examples in read_matlab_parts(source).items()}
     given = {"validation": validation, "test": test}
     sources: dict[str, str | Path] = {"training": source, **{part: path for part, path in given.items() if path}}
-    found = _parts_in(Path(source)) if len(sources) == 1 else {}
+    found = _parts_in(Path(source), ignored) if len(sources) == 1 else {}
     parts = {part: read(path) for part, path in (found or sources).items()}
     if found:
         said = ", ".join(f"{part} from {path.name}" for part, path in found.items())
@@ -227,12 +242,14 @@ def read_parts(
     return parts
 
 
-def _parts_in(folder: Path) -> dict[str, Path]:
+def _parts_in(folder: Path, ignored: str | None) -> dict[str, Path]:
     """The file or folder of each part in a folder; none unless there is one for training and another."""
     if not folder.is_dir():
         return {}
     parts: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
+        if ignored is not None and suffix_of(path) == f".{ignored.lower().removeprefix('.')}":
+            continue
         words = re.split(r"[^a-z]+", path.name.lower())
         for part, names in _PARTS.items():
             if not path.name.startswith(".") and set(words) & set(names):

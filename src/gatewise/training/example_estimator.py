@@ -124,7 +124,8 @@ class ExampleEstimator(Estimator[J]):
         others = {"validation": validation, "test": test}
         if isinstance(X, str | Path):
             files = {name: part for name, part in others.items() if isinstance(part, str | Path)}
-            found = read_parts(X, lambda source: self._read(source, job.data, True), **files)
+            ignored = self._ignored(job.data)
+            found = read_parts(X, lambda source: self._read(source, job.data, True), **files, ignored=ignored)
         else:
             found = {"training": self._examples(X, y, job.data, "X")}
         for name, part in others.items():
@@ -171,6 +172,10 @@ class ExampleEstimator(Estimator[J]):
     @abstractmethod
     def _columns(self, examples: Examples) -> Columns:
         """The examples as the network reads them; with targets if they have any."""
+
+    def _ignored(self, data: Any) -> str | None:
+        """The suffix of files in a folder that are no parts by themselves, if there are such."""
+        return None
 
     def _remarks(self, parts: Mapping[str, Part]) -> list[str]:
         """What is to be said of the examples once they are read, such as how many are left out."""

@@ -83,7 +83,7 @@ def evaluate_translations(
 ) -> TranslatorEvaluation:
     """The evaluation of translations, one for each of N sentences. loss: mean per token of the references, in nats."""
     written = [each.text for each in translated]
-    bleu, chrf = BLEU(), CHRF()
+    bleu, chrf = _Bleu(), _Chrf()
     metrics: dict[str, Interval] = {}
     for name, metric in (("bleu", bleu), ("chrf", chrf)):
         score: Any = metric.corpus_score(written, [references], n_bootstrap=DRAWS if len(written) > 1 else 1)
@@ -110,6 +110,21 @@ def evaluate_translations(
         shown(order[middle : middle + SHOWN // 2]),
         [_look(translated[row]) for row in order[middle : middle + LOOKS].tolist() if translated[row].pieces],
     )
+
+
+class _Bleu(BLEU):
+    """BLEU whose bootstrap knows one kind of number: float32 from counts does not mix with the 0.0 of a draw that has
+    no match."""
+
+    def _compute_score_from_stats(self, stats: Any) -> Any:
+        return super()._compute_score_from_stats([float(count) for count in stats])
+
+
+class _Chrf(CHRF):
+    """chrF, likewise."""
+
+    def _compute_score_from_stats(self, stats: Any) -> Any:
+        return super()._compute_score_from_stats([float(count) for count in stats])
 
 
 def _look(translated: Translated) -> Look:

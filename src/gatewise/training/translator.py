@@ -46,8 +46,8 @@ class Translator(ExampleEstimator[TranslatorJob]):
         model = gw.Translator().fit("fra-eng.tsv", run="runs/fra-eng")
         model.predict(["Il fait froid."])
 
-    `fit` takes a file as `data.sources.read_to_translate` reads it, or N sentences and N translations. The validation
-    and test parts are split off by sentence: pairs that share a sentence in either language stay together.
+    `fit` takes a file, or two, as `data.sources.read_to_translate` reads them, or N sentences and N translations. The
+    validation and test parts are split off by sentence: pairs that share one in either language stay together.
 
     The arguments are the keys of `TranslatorConfig`, which has their meaning; data, training: how pairs are read and
     split, and how it is trained, sections or dicts of their keys; random_state: a seed in place of `training.seed`.
@@ -191,11 +191,15 @@ class Translator(ExampleEstimator[TranslatorJob]):
     def _read(self, source: str | Path, data: TranslatorData, with_targets: bool) -> Examples:
         return read_to_translate(
             source,
+            target_suffix=data.target_suffix,
             source_column=data.source_column,
             target_column=data.target_column,
             member=data.member,
             with_targets=with_targets,
         )
+
+    def _ignored(self, data: TranslatorData) -> str | None:
+        return data.target_suffix
 
     def _in_memory(self, inputs: Any, targets: Any, data: TranslatorData, name: str) -> Examples:
         if isinstance(inputs, str) or not all(isinstance(text, str) for text in inputs):
