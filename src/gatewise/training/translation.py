@@ -88,7 +88,9 @@ def evaluate_translations(
     for name, metric in (("bleu", bleu), ("chrf", chrf)):
         score: Any = metric.corpus_score(written, [references], n_bootstrap=DRAWS if len(written) > 1 else 1)
         around = (score._mean, score._ci) if len(written) > 1 else (score.score, 0.0)
-        metrics[name] = Interval(float(score.score), float(around[0] - around[1]), float(around[0] + around[1]))
+        # sacrebleu gives the interval as its middle and half its width, so that few sentences would leave the scale.
+        low, high = max(0.0, around[0] - around[1]), min(100.0, around[0] + around[1])
+        metrics[name] = Interval(float(score.score), float(low), float(high))
     metrics["loss_nats"] = Interval(loss, loss, loss)
     metrics["perplexity"] = Interval(perplexity(loss), perplexity(loss), perplexity(loss))
     near = np.array([chrf.sentence_score(said, [true]).score for said, true in zip(written, references, strict=True)])
