@@ -119,14 +119,18 @@ class _Bleu(BLEU):
     no match."""
 
     def _compute_score_from_stats(self, stats: Any) -> Any:
-        return super()._compute_score_from_stats([float(count) for count in stats])
+        return super()._compute_score_from_stats(_floats(stats))
 
 
 class _Chrf(CHRF):
     """chrF, likewise."""
 
     def _compute_score_from_stats(self, stats: Any) -> Any:
-        return super()._compute_score_from_stats([float(count) for count in stats])
+        return super()._compute_score_from_stats(_floats(stats))
+
+
+def _floats(counts: Any) -> Any:
+    return [float(count) for count in counts]
 
 
 def _look(translated: Translated) -> Look:
