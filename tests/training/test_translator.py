@@ -6,7 +6,7 @@ import torch
 
 import gatewise as gw
 from gatewise.config import TranslatorData, TranslatorTraining
-from gatewise.errors import DataError, InputError
+from gatewise.errors import ConfigError, DataError, InputError
 from gatewise.training.loop import TrainingInterrupted
 from gatewise.training.observer import Observer
 
@@ -130,3 +130,11 @@ def test_paired_files(tmp_path):
     assert len(model.predict(tmp_path / "test.fr")) == 40
     with pytest.raises(DataError, match=r"test\.en: its translations are not there: expected a file test\.en "):
         model.evaluate(tmp_path / "test.en")
+
+
+@pytest.mark.parametrize("key", ["source_column", "target_column", "member"])
+def test_paired_files_have_no_columns(key):
+    with pytest.raises(ConfigError) as error:
+        gw.Translator(data={"target_suffix": "en", key: "a"}).fit("train.fr")
+    message = f"{key} is of both languages in one file; leave it out, or target_suffix"
+    assert str(error.value) == f"Translator: data: {message}"

@@ -35,6 +35,14 @@ class TranslatorData(SplitConfig):
         default=100, ge=1, description="Tokens of a sentence or translation; longer pairs are left out of training."
     )
 
+    @model_validator(mode="after")
+    def _agree(self) -> "TranslatorData":
+        if self.target_suffix is not None:
+            for key in ("source_column", "target_column", "member"):
+                if getattr(self, key) is not None:
+                    raise ValueError(f"{key} is of both languages in one file; leave it out, or target_suffix")
+        return self
+
 
 class TranslatorConfig(Section):
     """The network of a translator."""

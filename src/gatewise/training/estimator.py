@@ -1,8 +1,9 @@
 """What every model that can be fitted has in common: the way from data to a run folder, and back to a model."""
 
+import json
 import tempfile
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
@@ -11,7 +12,7 @@ from torch import nn
 
 from gatewise.config import Job, validate
 from gatewise.errors import GatewiseError, InputError, TrainingError
-from gatewise.run_folder import RunFolder, load_tensors, save_tensors
+from gatewise.run_folder import RunFolder, atomic_write, load_tensors, save_tensors
 from gatewise.training.checkpoint import Checkpoint, load_weights, weights
 from gatewise.training.environment import choose_device, settings
 from gatewise.training.fitted import Fitted, not_fitted
@@ -58,6 +59,7 @@ class Estimator(Parameters, ABC, Generic[J]):
     network = Fitted[nn.Module]()
     config = Fitted[J]()
     result = Fitted[TrainingResult[Any]]()
+    evaluations = Fitted[dict[str, Any]]()  # after `fit`, of each part that was judged
     _trained: dict[str, Any]  # step and loss of the network's weights
 
     @abstractmethod
@@ -76,6 +78,11 @@ class Estimator(Parameters, ABC, Generic[J]):
 
     def _conclude(self, folder: RunFolder, observer: Observer) -> None:
         """What is to be done with the best weights after a training: an evaluation, say."""
+
+    def _write_evaluations(self, folder: RunFolder) -> None:
+        """Write evaluation.json."""
+        document = {part: asdict(evaluation) for part, evaluation in self.evaluations.items()}
+        atomic_write(folder.evaluation, json.dumps(document, indent=1).encode())
 
     def _job(self, stored: J | None) -> J:
         """What was given; where a key was not, its default, or that of the run that is resumed. Raises ConfigError."""

@@ -39,6 +39,12 @@ def bits_per_char(loss_nats: float, characters_per_token: float) -> float:
     return loss_nats / math.log(2) / characters_per_token
 
 
+def text_metrics(loss_nats: float, characters_per_token: float) -> dict[str, float]:
+    """What a mean loss per token means: loss_nats, perplexity, bits_per_char."""
+    bits = bits_per_char(loss_nats, characters_per_token)
+    return {"loss_nats": loss_nats, "perplexity": perplexity(loss_nats), "bits_per_char": bits}
+
+
 @torch.inference_mode()
 def token_losses(network: LanguageModelNetwork, windows: Iterable[tuple[Tensor, Tensor]]) -> Iterator[Tensor]:
     """Of each window what its targets cost, (T, B) in nats; in eval mode, the state carried from window to window.

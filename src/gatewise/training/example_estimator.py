@@ -4,7 +4,7 @@ import json
 import tempfile
 from abc import abstractmethod
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -45,7 +45,6 @@ class Given:
 class ExampleEstimator(Estimator[J]):
     """A model that learns from `Examples`. A subclass says what its network reads, and how it is trained and judged."""
 
-    evaluations = Fitted[dict[str, Any]]()  # after `fit`, of each part that was kept for it, or else of "train"
     choices = Fitted[list[str]]()  # after `fit`: what was decided by the data, with reasons
     _kept: dict[str, Part]  # while it is trained
 
@@ -285,8 +284,7 @@ class ExampleEstimator(Estimator[J]):
         del self._kept
         last = list(self.evaluations)[-1]  # the test, if there is one
         self.result = replace(self.result, evaluation=self.evaluations[last], split=last)
-        document = {name: asdict(evaluation) for name, evaluation in self.evaluations.items()}
-        atomic_write(folder.evaluation, json.dumps(document, indent=1).encode())
+        self._write_evaluations(folder)
 
 
 def _parts_of(split: Split) -> dict[str, Examples]:

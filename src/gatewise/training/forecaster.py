@@ -3,7 +3,7 @@
 import json
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -394,8 +394,7 @@ class Forecaster(Estimator[ForecasterJob]):
         del self._kept
         last = list(self.evaluations)[-1]
         self.result = replace(self.result, evaluation=self.evaluations[last], split=last)
-        document = {name: asdict(evaluation) for name, evaluation in self.evaluations.items()}
-        atomic_write(folder.evaluation, json.dumps(document, indent=1).encode())
+        self._write_evaluations(folder)
 
     _kept: SeriesTraining  # while it is trained
 

@@ -1,6 +1,5 @@
 """LanguageModel: fit it to a text, evaluate it, let it write, save it."""
 
-import json
 import secrets
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -17,12 +16,12 @@ from gatewise.data.tokenizers import Tokenizer
 from gatewise.errors import InputError, TextError
 from gatewise.models.decoding import check_decoding
 from gatewise.models.language_model import LanguageModelNetwork
-from gatewise.run_folder import RunFolder, atomic_write
+from gatewise.run_folder import RunFolder
 from gatewise.training import preparation
 from gatewise.training.checkpoint import load_weights
 from gatewise.training.environment import choose_device
 from gatewise.training.estimator import Estimator, Prepared
-from gatewise.training.evaluation import Evaluation, bits_per_char, mean_loss, perplexity
+from gatewise.training.evaluation import Evaluation, mean_loss, text_metrics
 from gatewise.training.fitted import Fitted
 from gatewise.training.language_task import LanguageTask
 from gatewise.training.loop import TrainingResult
@@ -169,7 +168,7 @@ class LanguageModel(Estimator[LanguageModelJob]):
             pairs = TokenPairs(task.windows.tokens.numpy(), self.tokenizer.size)
             found = evaluate_text(self.network, task.validation, pairs, self.tokenizer, task.characters_per_token)
             self.evaluations = {"validation": found}
-            atomic_write(folder.evaluation, json.dumps({"validation": found.to_json()}, indent=1).encode())
+            self._write_evaluations(folder)
 
     def _documents(self) -> dict[str, str]:
         return {"tokenizer": self.tokenizer.to_json()}
@@ -207,8 +206,8 @@ class LanguageModel(Estimator[LanguageModelJob]):
             lanes = min(self.config.training.batch_size, max(1, file.length // LANE))
             windows = EvaluationWindows(open_tokens(file), lanes, self.config.training.sequence_length)
             loss_nats, tokens = mean_loss(self.network, windows)
-        bits = bits_per_char(loss_nats, file.characters / file.length)
-        return Evaluation(loss_nats, perplexity(loss_nats), bits, tokens, file.unknown)
+        metrics = text_metrics(loss_nats, file.characters / file.length)
+        return Evaluation(**metrics, tokens=tokens, unknown_tokens=file.unknown)
 
     def score(self, text: str | Path, y: Any = None) -> float:
         """Minus the bits per character of a text: the higher, the better. y: not used; scikit-learn gives it."""

@@ -8,7 +8,7 @@ from torch.nn.functional import cross_entropy
 
 from gatewise.data.batches import EvaluationWindows, TrainingWindows
 from gatewise.models.language_model import LanguageModelNetwork
-from gatewise.training.evaluation import Evaluation, bits_per_char, mean_loss, perplexity
+from gatewise.training.evaluation import Evaluation, mean_loss, text_metrics
 from gatewise.training.task import StepLoss, Task
 
 Windows = tuple[Tensor, Tensor]  # inputs and targets, (T, B) int64
@@ -71,8 +71,7 @@ class LanguageTask(Task):
 
     def metrics(self, loss: float) -> dict[str, float]:
         """Loss, perplexity, bits per character."""
-        bits = bits_per_char(loss, self.characters_per_token)
-        return {"loss_nats": loss, "perplexity": perplexity(loss), "bits_per_char": bits}
+        return text_metrics(loss, self.characters_per_token)
 
     def sample(self) -> dict[str, Any] | None:
         """A prompt and what the network writes after it."""
@@ -85,5 +84,4 @@ class LanguageTask(Task):
         """What the loss means, over the tokens that were predicted."""
         of_validation = split == "validation" and self.validation is not None
         tokens = self.validation.targets if of_validation and self.validation else units
-        loss = metrics["loss_nats"]
-        return Evaluation(loss, perplexity(loss), bits_per_char(loss, self.characters_per_token), tokens)
+        return Evaluation(**self.metrics(metrics["loss_nats"]), tokens=tokens, unknown_tokens=0)

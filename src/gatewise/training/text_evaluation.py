@@ -11,7 +11,7 @@ from gatewise.data.batches import EvaluationWindows
 from gatewise.data.tokenizers import Tokenizer
 from gatewise.models.language_model import LanguageModelNetwork
 from gatewise.training.bootstrap import Interval, intervals
-from gatewise.training.evaluation import bits_per_char, perplexity, token_losses
+from gatewise.training.evaluation import text_metrics, token_losses
 from gatewise.training.token_pairs import TokenPairs
 
 BLOCK = 200  # tokens that are drawn together, for neighbours are alike
@@ -63,27 +63,21 @@ def evaluate_text(
     pairs: TokenPairs,
     tokenizer: Tokenizer,
     characters_per_token: float,
-    *,
-    seed: int = 0,
 ) -> TextEvaluation:
-    """The evaluation of the network on the windows of a text. seed: of the draws."""
+    """The evaluation of the network on the windows of a text."""
     lanes = torch.cat(list(token_losses(network, windows))).t().cpu().numpy()
     costs = lanes.ravel().astype(np.float64)
     block = max(BLOCK, -(-len(costs) // MOST_BLOCKS))
     starts = np.arange(0, len(costs), block)
     sums, sizes = np.add.reduceat(costs, starts), np.diff(starts, append=len(costs))
 
-    def metrics(loss: float) -> dict[str, float]:
-        return {
-            "loss_nats": loss,
-            "perplexity": perplexity(loss),
-            "bits_per_char": bits_per_char(loss, characters_per_token),
-        }
+    def statistics(blocks: np.ndarray) -> dict[str, float]:
+        return text_metrics(sums[blocks].sum() / sizes[blocks].sum(), characters_per_token)
 
     return TextEvaluation(
         len(costs),
-        intervals(lambda rows: metrics(sums[rows].sum() / sizes[rows].sum()), len(starts), seed=seed),
-        metrics(_mean_of_pairs(pairs, windows)),
+        intervals(statistics, len(starts)),
+        text_metrics(_mean_of_pairs(pairs, windows), characters_per_token),
         _surprises(lanes, windows, tokenizer),
     )
 
