@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 from torch.utils.checkpoint import checkpoint
 
 import gatewise as gw
@@ -44,6 +45,8 @@ def states(layer: Any, batch: int) -> Any:
 
 
 def flat(value: Any) -> list[Tensor]:
+    if isinstance(value, PackedSequence):
+        value = [part for part in value if part is not None]
     return [value] if isinstance(value, Tensor) else [tensor for part in value for tensor in flat(part)]
 
 
@@ -144,6 +147,48 @@ def test_lengths_that_the_usual_way_sees_to(taken):
     for lengths in (narrow, apart):
         assert torch.equal(layer(x, lengths=lengths)[0], layer(x, lengths=torch.tensor([3, 1]))[0])
     assert taken == [False] * 3 + [False, True] * 2
+
+
+@pytest.mark.parametrize("arguments", [{}, {"num_layers": 2}], ids=["L1", "L2"])
+@pytest.mark.parametrize("first", ["zeros", "hx"])
+@pytest.mark.parametrize("enforce_sorted", [False, True], ids=["any-order", "sorted"])
+@shapes
+@every_kind
+def test_packed(kind, shape, enforce_sorted, first, arguments, monkeypatch, taken):
+    steps, batch, inputs, hidden = shape
+    layer = make(kind, inputs, hidden, **arguments)
+    x = torch.randn(steps, batch, inputs, requires_grad=True)
+    lengths = torch.randint(1, steps + 1, (batch,)).sort(descending=enforce_sorted).values
+    hx = None if first == "zeros" else states(layer, batch)
+    leaves = [x, *layer.parameters(), *(state.requires_grad_() for state in ([] if hx is None else flat(hx)))]
+
+    def called() -> Any:
+        return layer(pack_padded_sequence(x, lengths, enforce_sorted=enforce_sorted), hx)
+
+    def trained() -> list[Tensor]:
+        (packed, last) = called()
+        outputs = flat([packed.data, last])
+        return [*outputs, *torch.autograd.grad(torch.stack([out.square().sum() for out in outputs]).sum(), leaves)]
+
+    found, expected = trained(), usual(monkeypatch, trained)
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+    with torch.no_grad():
+        found, expected = called(), usual(monkeypatch, called)
+    assert isinstance(found[0], PackedSequence)
+    assert all(torch.equal(a, b) for a, b in zip(flat(found), flat(expected), strict=True))
+    assert taken == [not arguments, True]
+
+
+def test_packed_rows_that_the_usual_way_sees_to(taken):
+    layer, data = make("GRU"), torch.randn(4, 5)
+    for sizes, message in (([1, 3], "that fall"), ([3, 2], "of 5 rows"), ([4, 0], "at least 1")):
+        with pytest.raises((ShapeError, InputError), match=message):
+            layer(PackedSequence(data, torch.tensor(sizes)))
+    with pytest.raises(InputError, match="lengths cannot be given together"):
+        layer(PackedSequence(data, torch.tensor([4])), lengths=torch.tensor([1] * 4))
+    with pytest.raises(ShapeError, match="Expected hidden size"):
+        layer(PackedSequence(data, torch.tensor([4])), torch.zeros(1, 3, 7))
+    assert taken == [False] * 5
 
 
 @every_kind

@@ -1,4 +1,4 @@
-"""The plain call by a short way: float32 on the CPU, with or without lengths, and nobody follows.
+"""The plain call by a short way: float32 on the CPU, with or without lengths, packed or not, and nobody follows.
 
 Of one step of one row, the checks, choices and views that any call needs take several times as long as the kernel. Here
 one condition stands for all of them; where it does not hold, the usual way goes on, and says what is wrong. Importing
@@ -6,14 +6,15 @@ this module fails with ImportError where the package was installed without a com
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 from torch.nn import Parameter
+from torch.nn.utils.rnn import PackedSequence
 
-from gatewise.kernels import _native, native_calls, native_recurrent
+from gatewise.kernels import _native, native_calls, native_recurrent, packing
 from gatewise.kernels.reference import CELLS
 
 _BLOCKS = {name: cell.blocks for name, cell in CELLS.items()}  # of H rows that the weights have
@@ -24,26 +25,48 @@ _NO_CHECKPOINTS, _NO_ROWS = (0, 0), (0, False, False, 0, 0, 0)
 Weights = Sequence[Sequence[Any]]
 
 
+class _Rows(NamedTuple):
+    """The rows of a batch: each takes every step, or has a length; packed ones lie as in a PackedSequence."""
+
+    steps: int
+    batch: int
+    lengths: Tensor | None = None
+    packed: bool = False
+
+    def described(self) -> tuple[int | bool, ...]:
+        """What the kernel is told about rows of different lengths."""
+        return _NO_ROWS if self.lengths is None else (self.lengths.data_ptr(), self.packed, False, 0, 0, 0)
+
+    def outputs(self, x: Tensor, hidden_size: int) -> Tensor:
+        """Memory for y, where the padding is zeros, for the kernel does not write it."""
+        if self.packed:
+            return x.new_empty(x.shape[0], hidden_size)
+        shape = (self.steps, self.batch, hidden_size)
+        return x.new_empty(shape) if self.lengths is None else x.new_zeros(shape)
+
+    def place(self, tensor: Tensor) -> tuple[int, int, int]:
+        """Address of x or y, and its strides of time and batch; packed rows need none of time."""
+        step = tensor.stride(0)
+        return tensor.data_ptr(), step, step if self.packed else tensor.stride(1)
+
+
 def run(
-    cell: str,
-    x: Any,
-    hx: Any,
-    weights: Weights,
-    input_size: int,
-    hidden_size: int,
-    batch_first: bool,
-    lengths: Any = None,
-) -> tuple[Tensor, Any] | None:
+    cell: str, x: Any, hx: Any, weights: Weights, input_size: int, hidden_size: int, batch_first: bool, lengths: Any
+) -> tuple[Any, Any] | None:
     """y and the last states of layers in one direction, as a layer gives them; None where the call is not plain.
 
-    x (T, B, I), or (B, T, I) if batch_first; hx (L, B, H), of an LSTM (h0, c0), or None for zeros. weights: of each
-    layer weight_ih, weight_hh, and bias_ih, bias_hh if it has them. lengths (B,): steps of each row; None for all.
+    x (T, B, I), or (B, T, I) if batch_first, or a PackedSequence; hx (L, B, H), of an LSTM (h0, c0), or None for zeros.
+    weights: of each layer weight_ih, weight_hh, and bias_ih, bias_hh if it has them. lengths (B,): steps of each row;
+    None for all.
     """
+    sequence = None
+    if type(x) is PackedSequence and lengths is None:
+        sequence, batch_first, x = x, False, x.data
     if (
         type(x) is not Tensor
         or x.dtype is not _FLOAT32
         or not x.is_cpu
-        or x.dim() != 3
+        or x.dim() != (3 if sequence is None else 2)
         or torch._C._are_functorch_transforms_active()
         or torch._C._len_torch_dispatch_stack() > 0
         or torch._C._is_any_autocast_enabled()
@@ -51,45 +74,74 @@ def run(
         or forward_ad._current_level >= 0
     ):
         return None
-    steps, batch, inputs = x.shape
-    step, row, unit = x.stride()
     if batch_first:
-        steps, batch, step, row = batch, steps, row, step
-    if inputs != input_size or steps == 0 or batch == 0 or unit != 1:
+        x = x.transpose(0, 1)
+    if x.numel() == 0 or x.shape[-1] != input_size or x.stride(-1) != 1:
         return None
-    if lengths is not None and not _lengths_fit(lengths, steps, batch):
+    rows = _rows_of(x, lengths) if sequence is None else _packed_rows(x, sequence.batch_sizes)
+    if rows is None:
         return None
     states = ()
     if hx is not None:
         states = hx if cell == "lstm" else (hx,)
-        if not _states_fit(states, _STATES[cell], (len(weights), batch, hidden_size)):
+        if not _states_fit(states, _STATES[cell], (len(weights), rows.batch, hidden_size)):
             return None
-    depth = inputs
+    depth = input_size
     for given in weights:
         if not _weights_fit(given, _BLOCKS[cell] * hidden_size, depth, hidden_size):
             return None
         depth = hidden_size
-    if torch.is_grad_enabled() and any(
+    derived = torch.is_grad_enabled() and any(
         tensor.requires_grad for tensors in ((x, *states), *weights) for tensor in tensors
-    ):
-        return _derived(cell, x, states, weights, lengths, batch_first) if len(weights) == 1 else None
-    number, plane = native_calls.CELLS[cell], batch * hidden_size
-    lasts = [x.new_empty(len(weights), batch, hidden_size) for _ in range(_STATES[cell])]
+    )
+    if derived and len(weights) > 1:
+        return None
+    if sequence is not None and sequence.sorted_indices is not None:
+        states = tuple(state.index_select(1, sequence.sorted_indices) for state in states)
+    y, lasts = (_derived if derived else _computed)(cell, x, states, weights, rows)
+    if sequence is not None:
+        if sequence.unsorted_indices is not None:
+            lasts = [last.index_select(1, sequence.unsorted_indices) for last in lasts]
+        y = PackedSequence(y, *sequence[1:])
+    elif batch_first:
+        y = y.view(rows.batch, 1, hidden_size) if rows.steps == 1 else y.transpose(0, 1)
+    return y, lasts[0] if len(lasts) == 1 else tuple(lasts)
+
+
+def _rows_of(x: Tensor, lengths: Any) -> _Rows | None:
+    """The rows of x (T, B, I); None if they are not plain."""
+    steps, batch, _ = x.shape
+    if lengths is None:
+        return _Rows(steps, batch)
+    return _Rows(steps, batch, lengths) if _lengths_fit(lengths, steps, batch) else None
+
+
+def _packed_rows(x: Tensor, batch_sizes: Any) -> _Rows | None:
+    """The rows of packed x (sum of lengths, I); None if these cannot be its batch sizes."""
+    if type(batch_sizes) is not Tensor or batch_sizes.dtype is not torch.int64 or not batch_sizes.is_cpu:
+        return None
+    sizes = batch_sizes.numpy()
+    if sizes.ndim != 1 or sizes[-1] < 1 or (sizes[1:] > sizes[:-1]).any() or sizes.sum() != x.shape[0]:
+        return None
+    return _Rows(len(sizes), int(sizes[0]), packing.lengths_of(batch_sizes), True)
+
+
+def _computed(cell: str, x: Tensor, states: Sequence[Tensor], weights: Weights, rows: _Rows):
+    """y and the last states, without a gradient."""
+    hidden_size = weights[0][1].shape[1]
+    number, plane = native_calls.CELLS[cell], rows.batch * hidden_size
+    lasts = [x.new_empty(len(weights), rows.batch, hidden_size) for _ in range(_STATES[cell])]
     first = [state.data_ptr() for state in states] if states else [_zeros_at(hidden_size)] * len(lasts)
     last = [state.data_ptr() for state in lasts]
-    y, source, apart = x, (x.data_ptr(), step, row), hidden_size if states else 0
-    rows = _rows(lengths)
+    apart = hidden_size if states else 0
+    y = x
     for given in weights:
-        y = _outputs(x, lengths, steps, batch, hidden_size)
-        target = (y.data_ptr(), plane, hidden_size)
-        _forward(number, (steps, batch, inputs, hidden_size), given, source, first, apart, target, last, 0, rows)
-        source, inputs, _below = target, hidden_size, y  # which lives on while the next layer reads it
+        below, y = y, rows.outputs(x, hidden_size)
+        _forward(number, rows, below, y, given, first, apart, last, 0)
         last = [address + plane * _BYTES for address in last]
         if states:
             first = [address + plane * _BYTES for address in first]
-    if batch_first:
-        y = y.view(batch, 1, hidden_size) if steps == 1 else y.transpose(0, 1)
-    return y, lasts[0] if len(lasts) == 1 else tuple(lasts)
+    return y, lasts
 
 
 def _states_fit(states: Any, count: int, shape: tuple[int, int, int]) -> bool:
@@ -133,16 +185,6 @@ def _lengths_fit(lengths: Any, steps: int, batch: int) -> bool:
     return min(numbers) >= 0 and max(numbers) <= steps
 
 
-def _rows(lengths: Tensor | None) -> tuple[int | bool, ...]:
-    """What the kernel is told about rows of different lengths."""
-    return _NO_ROWS if lengths is None else (lengths.data_ptr(), False, False, 0, 0, 0)
-
-
-def _outputs(x: Tensor, lengths: Tensor | None, *shape: int) -> Tensor:
-    """Memory for y, whose padding the kernel does not write."""
-    return x.new_empty(shape) if lengths is None else x.new_zeros(shape)
-
-
 _zeros: dict[int, Tensor] = {}
 
 
@@ -154,15 +196,17 @@ def _zeros_at(size: int) -> int:
     return zeros.data_ptr()
 
 
-def _forward(number, sizes, weights, source, first, apart, target, last, saved, rows) -> None:
-    """One layer. source, target: address and strides of x and y; first, last: addresses of h and c, rows `apart`."""
+def _forward(number, rows: _Rows, x, y, weights, first, apart, last, saved) -> None:
+    """One layer, from x to y. first, last: addresses of h and c, whose rows of the first lie so far apart."""
     h0, c0 = first if len(first) == 2 else (first[0], 0)
     hn, cn = last if len(last) == 2 else (last[0], 0)
     addresses = [weight.data_ptr() for weight in weights]
     addresses += (0, 0, 0) if len(addresses) == 2 else (0,)  # no biases, no projection
+    hidden_size = y.shape[-1]
     _native.forward(
-        number, *sizes, sizes[-1], *addresses, *source, h0, apart, c0, apart, *target, hn, cn, saved,
-        *_NO_CHECKPOINTS, *rows, native_calls.most_threads(),
+        number, rows.steps, rows.batch, x.shape[-1], hidden_size, hidden_size, *addresses, *rows.place(x),
+        h0, apart, c0, apart, *rows.place(y), hn, cn, saved,
+        *_NO_CHECKPOINTS, *rows.described(), native_calls.most_threads(),
     )  # fmt: skip
 
 
@@ -170,25 +214,24 @@ class _Plain(torch.autograd.Function):
     """One layer as autograd sees it; what it saves is no result, which costs less than in native_recurrent."""
 
     @staticmethod
-    def forward(ctx, x, h0, c0, weight_ih, weight_hh, bias_ih, bias_hh, cell, lengths):
-        number, (steps, batch, inputs), hidden_size = native_calls.CELLS[cell], x.shape, weight_hh.shape[1]
-        y, hn = _outputs(x, lengths, steps, batch, hidden_size), x.new_empty(1, batch, hidden_size)
+    def forward(ctx, x, h0, c0, weight_ih, weight_hh, bias_ih, bias_hh, cell, rows):
+        number, hidden_size = native_calls.CELLS[cell], weight_hh.shape[1]
+        y, hn = rows.outputs(x, hidden_size), x.new_empty(1, rows.batch, hidden_size)
         lasts = [hn] if c0 is None else [hn, torch.empty_like(hn)]
-        saved = native_calls.saved_gates(x, (steps, batch, _native.saved_size(number, hidden_size)))
+        saved = native_calls.saved_gates(x, (*x.shape[:-1], _native.saved_size(number, hidden_size)))
         _forward(
             number,
-            (steps, batch, inputs, hidden_size),
+            rows,
+            x,
+            y,
             [weight_ih, weight_hh] if bias_ih is None else [weight_ih, weight_hh, bias_ih, bias_hh],
-            (x.data_ptr(), *x.stride()[:2]),
             [h0.data_ptr()] if c0 is None else [h0.data_ptr(), c0.data_ptr()],
             hidden_size,
-            (y.data_ptr(), batch * hidden_size, hidden_size),
             [state.data_ptr() for state in lasts],
             saved.data_ptr(),
-            _rows(lengths),
         )
-        ctx.cell, ctx.reverse, ctx.packed, ctx.every = cell, False, False, 0
-        ctx.save_for_backward(x, h0, c0, weight_ih, weight_hh, bias_ih, bias_hh, lengths, None, y, saved)
+        ctx.cell, ctx.reverse, ctx.packed, ctx.every = cell, False, rows.packed, 0
+        ctx.save_for_backward(x, h0, c0, weight_ih, weight_hh, bias_ih, bias_hh, rows.lengths, None, y, saved)
         ctx.set_materialize_grads(False)
         return y, *lasts
 
@@ -198,15 +241,13 @@ class _Plain(torch.autograd.Function):
         return *native_recurrent.gradients(ctx, dy, dhn, dcn, None)[:7], None, None
 
 
-def _derived(cell: str, x: Tensor, states: Sequence[Tensor], weights: Weights, lengths, batch_first: bool):
-    """As run, of one layer, with a gradient."""
-    if batch_first:
-        x = x.transpose(0, 1)
+def _derived(cell: str, x: Tensor, states: Sequence[Tensor], weights: Weights, rows: _Rows):
+    """As _computed, of one layer, with a gradient."""
     (given,) = weights
     biases = given[2:] or (None, None)
     first = [state.squeeze(0) for state in states]
     if not first:
-        first = [x.new_zeros(x.shape[1], given[1].shape[1])] * _STATES[cell]
+        first = [x.new_zeros(rows.batch, given[1].shape[1])] * _STATES[cell]
     h0, c0 = (*first, None)[:2]
-    y, *lasts = _Plain.apply(x, h0, c0, *given[:2], *biases, cell, lengths)
-    return y.transpose(0, 1) if batch_first else y, lasts[0] if len(lasts) == 1 else tuple(lasts)
+    y, *lasts = _Plain.apply(x, h0, c0, *given[:2], *biases, cell, rows)
+    return y, lasts

@@ -8,18 +8,26 @@
 namespace gatewise {
 namespace {
 
-// The numbers of the functions below.
+// The numbers of the functions below, each in all lanes of a vector, which the instructions can read where it lies.
 struct Numbers {
-    float log2_e, rounder, ln2_high, ln2_low, seventh, sixth, fifth, fourth, third, second;
-    float most, least_tanh, one, two;
+    Vec log2_e, rounder, ln2_high, ln2_low, seventh, sixth, fifth, fourth, third, second;
+    Vec least, most, least_tanh, one, two;
 };
+
+template <int... Lane>
+constexpr Vec in_lanes(float value, std::integer_sequence<int, Lane...>) {
+    return Vec{(static_cast<void>(Lane), value)...};
+}
+constexpr Vec in_lanes(float value) { return in_lanes(value, std::make_integer_sequence<int, lanes>{}); }
 
 // From memory, anew for each vector: as constants they would wait in registers while a tile is summed up, and push some
 // of its sums out (half the speed).
 GATEWISE_INLINE inline const Numbers& numbers() {
-    static constexpr Numbers all{1.44269504f, 12582912.0f, 0.693359375f, -2.12194440e-4f, 1.0f / 5040,
-                                 1.0f / 720,  1.0f / 120,  1.0f / 24,    1.0f / 6,        0.5f,
-                                 87.0f,       -40.0f,      1.0f,         2.0f};
+    static constexpr Numbers all{
+        in_lanes(1.44269504f), in_lanes(12582912.0f), in_lanes(0.693359375f), in_lanes(-2.12194440e-4f),
+        in_lanes(1.0f / 5040), in_lanes(1.0f / 720),  in_lanes(1.0f / 120),   in_lanes(1.0f / 24),
+        in_lanes(1.0f / 6),    in_lanes(0.5f),        in_lanes(-87.0f),       in_lanes(87.0f),
+        in_lanes(-40.0f),      in_lanes(1.0f),        in_lanes(2.0f)};
     const Numbers* from = &all;
     asm volatile("" : "+r"(from));
     return *from;
@@ -32,11 +40,11 @@ struct Exponential {
 };
 
 GATEWISE_INLINE inline Exponential exponential(Vec x, const Numbers& c) {  // -87 <= x <= 87
-    const Vec rounder = broadcast(c.rounder);  // 1.5 * 2^23: adding it rounds to a whole number, kept in the low bits
+    const Vec rounder = c.rounder;  // 1.5 * 2^23: adding it rounds to a whole number, kept in the low bits
     const Vec shifted = x * c.log2_e + rounder;
     const Vec k = shifted - rounder;
     const Vec f = (x - k * c.ln2_high) - k * c.ln2_low;  // ln 2 in two parts
-    Vec p = broadcast(c.seventh);
+    Vec p = c.seventh;
     p = p * f + c.sixth;
     p = p * f + c.fifth;
     p = p * f + c.fourth;
@@ -53,16 +61,16 @@ GATEWISE_INLINE inline Exponential exponential(Vec x, const Numbers& c) {  // -8
 // 1 / (1 + e^-x)
 GATEWISE_INLINE inline Vec sigmoid(Vec x) {
     const Numbers& c = numbers();
-    const Exponential e = exponential(clamp(-x, -c.most, c.most), c);
-    const Vec one = broadcast(c.one);
+    const Exponential e = exponential(clamp(-x, c.least, c.most), c);
+    const Vec one = c.one;
     return one / (one + e.power + e.power * e.rest);
 }
 
 // (1 - e^-2|x|) / (1 + e^-2|x|), with the sign of x
 GATEWISE_INLINE inline Vec tanh(Vec x) {
     const Numbers& c = numbers();
-    const Vec two = broadcast(c.two);
-    const Vec a = clamp(-two * (x < 0.0f ? -x : x), c.least_tanh, 0.0f);
+    const Vec two = c.two;
+    const Vec a = clamp(-two * (x < 0.0f ? -x : x), c.least_tanh, Vec{});
     const Exponential e = exponential(a, c);
     const Vec m = e.power * e.rest + (e.power - c.one);
     const Vec t = m / (two + m);

@@ -388,12 +388,11 @@ struct AmxBfloat16 {
                     multiply_tiles<1, N, false>(sums, N * lanes, rows, b, steps);
                 }
                 const Index height = std::min(2 * tile_height, count - row);
-                for (Index m = 0; m < height; ++m)
-                    for (int n = 0; n < np.value; ++n) {
-                        Vec products[G];
-                        for (int g = 0; g < G; ++g) products[g] = load(sums + (m * N + n * G + g) * lanes);
-                        use(first + row + m, p + n, products);
-                    }
+                Vec* const products = reinterpret_cast<Vec*>(sums);
+                for_parts(use, [&](const auto& part) GATEWISE_INLINE {
+                    for (Index m = 0; m < height; ++m)
+                        for (int n = 0; n < np.value; ++n) part(first + row + m, p + n, products + m * N + n * G);
+                });
             }
         };
         Index p = begin;

@@ -26,7 +26,7 @@ namespace {
 struct ForwardUnits {
     float* gates;         // the gates' slots: the input's part, to which what is saved may be written
     Index slot;           // floats from one slot to the next
-    const Vec* products;  // of the state and the recurrent weights
+    Vec* products;        // of the state and the recurrent weights; the first part of two leaves here what the second needs
     const float* bias;    // of the last gate's recurrent product, where it is kept apart
     Vec h;                // the state before
     float* c;             // the second state, before and after
@@ -54,23 +54,30 @@ struct GruAfter {
     static constexpr bool has_second_state = false;
     static constexpr bool has_second_product = false;
     static constexpr bool has_recurrent_weights = true;
+    static constexpr bool has_two_parts = true;     // the step, begin() and end(), for which see TwoParts in matmul.h
     // Gates from one of these to the next are normalised together.
     static constexpr int blocks[] = {0, 2, 3};
     // The gate whose recurrent weights belong to a slot of the gradients.
     static constexpr int gate_of(int slot) { return (slot + 2) % 3; }
 
     template <typename Arithmetic>
-    GATEWISE_INLINE static Vec step(const ForwardUnits& u) {
+    GATEWISE_INLINE static void begin(const ForwardUnits& u) {
         const Vec r = Arithmetic::sigmoid(u.input(0) + u.products[0]);  // (1)
         const Vec z = Arithmetic::sigmoid(u.input(1) + u.products[1]);  // (2)
         const Vec hn = load(u.bias) + u.products[2];
-        const Vec n = Arithmetic::tanh(u.input(2) + r * hn);            // (3)
         if (u.saves) {
             u.save(-1, hn);
             u.save(0, r);
             u.save(1, z);
-            u.save(2, n);
         }
+        u.products[1] = z;
+        u.products[2] = u.input(2) + r * hn;
+    }
+    template <typename Arithmetic>
+    GATEWISE_INLINE static Vec end(const ForwardUnits& u) {
+        const Vec z = u.products[1];
+        const Vec n = Arithmetic::tanh(u.products[2]);                  // (3)
+        if (u.saves) u.save(2, n);
         return n + z * (u.h - n);                                       // (4)
     }
 
@@ -95,6 +102,7 @@ struct GruBefore {
     static constexpr bool has_second_state = false;
     static constexpr bool has_second_product = true;
     static constexpr bool has_recurrent_weights = true;
+    static constexpr bool has_two_parts = false;
     static constexpr int blocks[] = {0, 2, 3};
     static constexpr int gate_of(int slot) { return slot; }
 
@@ -138,18 +146,24 @@ struct Lstm {
     static constexpr int second_state = 4;  // its slot
     static constexpr bool has_second_product = false;
     static constexpr bool has_recurrent_weights = true;
+    static constexpr bool has_two_parts = true;
     static constexpr int blocks[] = {0, 4};
     static constexpr int gate_of(int slot) { return slot; }
 
     template <typename Arithmetic>
-    GATEWISE_INLINE static Vec step(const ForwardUnits& u) {
+    GATEWISE_INLINE static void begin(const ForwardUnits& u) {
         const Units units = units_of<Arithmetic>(u);
         store(u.c, units.c);
         if (u.saves) {
             save_gates(u, units);
             u.save(second_state, units.c);
         }
-        return units.o * Arithmetic::tanh(units.c);                     // (6)
+        u.products[0] = units.c;
+        u.products[3] = units.o;
+    }
+    template <typename Arithmetic>
+    GATEWISE_INLINE static Vec end(const ForwardUnits& u) {
+        return u.products[3] * Arithmetic::tanh(u.products[0]);         // (6)
     }
 
     struct Units {
@@ -215,6 +229,7 @@ struct Rnn {
     static constexpr bool has_second_state = false;
     static constexpr bool has_second_product = false;
     static constexpr bool has_recurrent_weights = true;
+    static constexpr bool has_two_parts = false;
     static constexpr int blocks[] = {0, 1};
     static constexpr int gate_of(int slot) { return slot; }
 
@@ -243,6 +258,7 @@ struct MinGru {
     static constexpr bool has_second_state = false;
     static constexpr bool has_second_product = false;
     static constexpr bool has_recurrent_weights = false;
+    static constexpr bool has_two_parts = false;
     static constexpr int gate_of(int slot) { return slot; }
 
     template <typename Arithmetic>

@@ -177,13 +177,16 @@ class ForwardExtension<Extended<Cell>, Arithmetic> {
         }
     };
 
-    GATEWISE_INLINE ForwardUnits units_at(float* row_gates, const Vec* products, Index unit, Vec h) const {
+    GATEWISE_INLINE ForwardUnits units_at(float* row_gates, Vec* products, Index unit, Vec h) const {
         return {row_gates + unit, slot_, products, last_bias_ + unit, h, nullptr, saves_};
     }
 
     GATEWISE_INLINE static Vec finish(const ForwardUnits& units) {
         if constexpr (Cell::has_second_product) return Cell::template finish<Arithmetic>(units);
-        else return Cell::template step<Arithmetic>(units);
+        else if constexpr (Cell::has_two_parts) {
+            Cell::template begin<Arithmetic>(units);
+            return Cell::template end<Arithmetic>(units);
+        } else return Cell::template step<Arithmetic>(units);
     }
 
     Kept kept(const Sequence<const bool>& masks, double part, Index t, Index row) const {

@@ -42,7 +42,7 @@ struct Float32 {
     // A weight matrix (gates * units, depth) as panels, for multiply(); panels [begin, end), the first at `packed`.
     static void pack(float* packed, const float* weights, Index gates, Index units, Index depth, Index begin,
                      Index end) {
-        pack_transposed(packed, weights, gates, units, depth, begin, end);
+        pack_transposed(packed, weights, gates, gates_together(static_cast<int>(gates)), units, depth, begin, end);
     }
 
     // Rows of numbers that are read where they lie.
@@ -128,15 +128,33 @@ struct Float32 {
     template <int G, typename Rows, typename Body>
     static void multiply(const Rows& rows, Index first, Index count, Index depth, const float* packed, Index begin,
                          Index end, const Body& body) {
-        const Index size = panel_size(depth, G);
+        constexpr int together = gates_together(G), turns = G / together;
+        const Index size = panel_size(depth, G), turn_size = size / turns;
         for_tiles<G>(count, begin, end, [=](auto mr, auto np, Index row, Index panel) GATEWISE_INLINE {
             constexpr int MR = mr.value, NP = np.value;
             const float* from[MR];
             for (int m = 0; m < MR; ++m) from[m] = rows.row(first + row + m);
-            Tile<MR, NP, G> tile{};
-            accumulate<MR, NP, G>(tile, from, depth, packed + (panel - begin) * size, size);
-            for (int m = 0; m < MR; ++m)
-                for (int p = 0; p < NP; ++p) body(first + row + m, panel + p, tile[m][p]);
+            const float* weights = packed + (panel - begin) * size;
+            if constexpr (MR * NP * G <= tile_vectors) {
+                Tile<MR, NP * turns, together> tile{};
+                accumulate<MR, NP * turns, together>(tile, from, depth, weights, turn_size);
+                for_parts(body, [&](const auto& part) GATEWISE_INLINE {
+                    for (int m = 0; m < MR; ++m)
+                        for (int p = 0; p < NP; ++p) part(first + row + m, panel + p, tile[m][p * turns]);
+                });
+            } else {
+                static_assert(NP == 1);
+                Vec products[MR][G];
+                for (int turn = 0; turn < turns; ++turn) {
+                    Tile<MR, 1, together> tile{};
+                    accumulate<MR, 1, together>(tile, from, depth, weights + turn * turn_size, turn_size);
+                    for (int m = 0; m < MR; ++m)
+                        for (int g = 0; g < together; ++g) products[m][turn * together + g] = tile[m][0][g];
+                }
+                for_parts(body, [&](const auto& part) GATEWISE_INLINE {
+                    for (int m = 0; m < MR; ++m) part(first + row + m, panel, products[m]);
+                });
+            }
         });
     }
 
@@ -154,7 +172,9 @@ struct Float32 {
                 multiply_panel(totals, {product}, lanes_used(units, panel));
                 for (int m = 0; m < MR; ++m) products[m][g] = totals[m];
             }
-            for (int m = 0; m < MR; ++m) body(row + m, panel, products[m]);
+            for_parts(body, [&](const auto& part) GATEWISE_INLINE {
+                for (int m = 0; m < MR; ++m) part(row + m, panel, products[m]);
+            });
         });
     }
 
@@ -278,7 +298,7 @@ struct Float32 {
                 Index i = 0;
                 for (; i + tile_rows <= depth; i += tile_rows)
                     sum_tile<Add, tile_rows, np.value>(sums + i * stride + p * lanes, stride, i, right, rows);
-                with_constant(depth - i, [&](auto mr) {
+                with_constant<tile_rows>(depth - i, [&](auto mr) {
                     sum_tile<Add, mr.value, np.value>(sums + i * stride + p * lanes, stride, i, right, rows);
                 });
             };

@@ -352,7 +352,7 @@ class ForwardSweep {
     template <typename Use>
     auto on_units(float* const* gate_rows, const Use& use) const {
         return [slot = row_.slot, state = state_, last_bias = space_.last_bias, saves = saves_,
-                hidden_size = s_.H, c = c_, gate_rows, use](Index row, Index panel, const Vec* products) GATEWISE_INLINE {
+                hidden_size = s_.H, c = c_, gate_rows, use](Index row, Index panel, Vec* products) GATEWISE_INLINE {
             const Index unit = panel * lanes, used = lanes_used(hidden_size, panel);
             const ForwardUnits units{gate_rows[row] + unit, slot, products, last_bias + unit,
                                      projects<Cell> ? Vec{} : state.at(row, unit, used), c + row * slot + unit, saves};
@@ -360,22 +360,39 @@ class ForwardSweep {
         };
     }
 
+    // The cell's own part of a step, for multiply(); put(state, row, unit, used, v) takes what it gives.
+    template <typename Put>
+    auto on_steps(float* const* gate_rows, const Put& put) const {
+        if constexpr (Cell::has_two_parts) {
+            return TwoParts{on_units(gate_rows, [](const ForwardUnits& units, const State&, Index, Index, Index)
+                                                    GATEWISE_INLINE { Cell::template begin<Arithmetic>(units); }),
+                            on_units(gate_rows, [put](const ForwardUnits& units, const State& state, Index row,
+                                                      Index unit, Index used) GATEWISE_INLINE {
+                                put(state, row, unit, used, Cell::template end<Arithmetic>(units));
+                            })};
+        } else {
+            return on_units(gate_rows, [put](const ForwardUnits& units, const State& state, Index row, Index unit,
+                                             Index used) GATEWISE_INLINE {
+                put(state, row, unit, used, Cell::template step<Arithmetic>(units));
+            });
+        }
+    }
+
     void whole_step(float* const* gate_rows, Index count) {
-        const auto step = on_units(gate_rows, [](const ForwardUnits& units, const State& state, Index row, Index unit,
-                                                 Index used) GATEWISE_INLINE {
-            state.set(row, unit, used, Cell::template step<Arithmetic>(units));
-        });
-        if constexpr (Cell::has_recurrent_weights) return multiply<gates>(state_.rows(), count, recurrent_, step);
-        for (Index row = 0; row < count; ++row)
-            for (Index p = share_.panel_begin; p < share_.panel_end; ++p) step(row, p, nullptr);
+        const auto step = on_steps(gate_rows, [](const State& state, Index row, Index unit, Index used, Vec h)
+                                                  GATEWISE_INLINE { state.set(row, unit, used, h); });
+        if constexpr (Cell::has_recurrent_weights) {
+            multiply<gates>(state_.rows(), count, recurrent_, step);
+        } else {
+            for (Index row = 0; row < count; ++row)
+                for (Index p = share_.panel_begin; p < share_.panel_end; ++p) step(row, p, nullptr);
+        }
     }
 
     // The gates, and the factor of the second product.
     void first_part(float* const* gate_rows, Index count) {
-        const auto step = on_units(gate_rows, [factor = factor_](const ForwardUnits& units, const State&, Index row,
-                                                                 Index unit, Index used) GATEWISE_INLINE {
-            factor.set(row, unit, used, Cell::template step<Arithmetic>(units));
-        });
+        const auto step = on_steps(gate_rows, [factor = factor_](const State&, Index row, Index unit, Index used, Vec v)
+                                                  GATEWISE_INLINE { factor.set(row, unit, used, v); });
         multiply<first_gates>(state_.rows(), count, recurrent_, step);
     }
 

@@ -97,7 +97,7 @@ void for_outer_tiles(Index rows, Index columns, Index begin, Index end, const Bo
         body(std::true_type{}, mr, Constant<1>{}, row, whole, lanes_used(columns, whole));
     };
     for (Index row = 0; row < last; row += tile_rows) partial(Constant<tile_rows>{}, row);
-    with_constant(rows - last, [&](auto mr) { partial(mr, last); });
+    with_constant<tile_rows>(rows - last, [&](auto mr) { partial(mr, last); });
 }
 
 }  // namespace

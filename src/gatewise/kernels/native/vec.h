@@ -23,16 +23,16 @@ namespace {
 
 #if defined(__AVX512F__)
 constexpr int lanes = 16;
-constexpr int tile_rows = 8, tile_vectors = 24;  // of 32 registers
+constexpr int tile_rows = 8, tall_tile_rows = 8, tile_vectors = 24;  // of 32 registers
 #elif defined(__AVX2__)
 constexpr int lanes = 8;
-constexpr int tile_rows = 4, tile_vectors = 12;  // of 16 registers
+constexpr int tile_rows = 4, tall_tile_rows = 6, tile_vectors = 12;  // of 16 registers
 #elif defined(__aarch64__)
 constexpr int lanes = 4;
-constexpr int tile_rows = 8, tile_vectors = 24;  // of 32 registers
+constexpr int tile_rows = 8, tall_tile_rows = 8, tile_vectors = 24;  // of 32 registers
 #else
 constexpr int lanes = 4;
-constexpr int tile_rows = 4, tile_vectors = 12;  // of 16 registers
+constexpr int tile_rows = 4, tall_tile_rows = 6, tile_vectors = 12;  // of 16 registers
 #endif
 
 typedef float Vec __attribute__((vector_size(lanes * sizeof(float))));
@@ -106,9 +106,9 @@ GATEWISE_INLINE inline Vec rounded(Vec v) {
 GATEWISE_INLINE inline float total(Vec v) { return total_of<lanes / 2>(v, std::make_integer_sequence<int, lanes>{}); }
 
 // NaN stays NaN.
-GATEWISE_INLINE inline Vec clamp(Vec x, float low, float high) {
-    x = x < broadcast(low) ? broadcast(low) : x;
-    return x > broadcast(high) ? broadcast(high) : x;
+GATEWISE_INLINE inline Vec clamp(Vec x, Vec low, Vec high) {
+    x = x < low ? low : x;
+    return x > high ? high : x;
 }
 
 }  // namespace
