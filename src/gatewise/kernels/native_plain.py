@@ -6,7 +6,7 @@ this module fails with ImportError where the package was installed without a com
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,29 +25,10 @@ _NO_CHECKPOINTS, _NO_ROWS = (0, 0), (0, False, False, 0, 0, 0)
 Weights = Sequence[Sequence[Any]]
 
 
-class _Rows(NamedTuple):
-    """The rows of a batch: each takes every step, or has a length; packed ones lie as in a PackedSequence."""
-
-    steps: int
-    batch: int
-    lengths: Tensor | None = None
-    packed: bool = False
-
-    def described(self) -> tuple[int | bool, ...]:
-        """What the kernel is told about rows of different lengths."""
-        return _NO_ROWS if self.lengths is None else (self.lengths.data_ptr(), self.packed, False, 0, 0, 0)
-
-    def outputs(self, x: Tensor, hidden_size: int) -> Tensor:
-        """Memory for y, where the padding is zeros, for the kernel does not write it."""
-        if self.packed:
-            return x.new_empty(x.shape[0], hidden_size)
-        shape = (self.steps, self.batch, hidden_size)
-        return x.new_empty(shape) if self.lengths is None else x.new_zeros(shape)
-
-    def place(self, tensor: Tensor) -> tuple[int, int, int]:
-        """Address of x or y, and its strides of time and batch; packed rows need none of time."""
-        step = tensor.stride(0)
-        return tensor.data_ptr(), step, step if self.packed else tensor.stride(1)
+# The rows of a batch: T, B, how many floats lie from one step of x to the next and from one row to the next, the
+# lengths if not all take all steps, and whether they are packed, as in a PackedSequence, which has no way from step to
+# step.
+_Rows = tuple[int, int, tuple[int, int], Tensor | None, bool]
 
 
 def run(
@@ -74,17 +55,17 @@ def run(
         or forward_ad._current_level >= 0
     ):
         return None
-    if batch_first:
-        x = x.transpose(0, 1)
-    if x.numel() == 0 or x.shape[-1] != input_size or x.stride(-1) != 1:
-        return None
-    rows = _rows_of(x, lengths) if sequence is None else _packed_rows(x, sequence.batch_sizes)
+    if sequence is not None:
+        rows = _packed_rows(x, sequence.batch_sizes, input_size)
+    else:
+        rows = _rows_of(x, lengths, input_size, batch_first)
     if rows is None:
         return None
+    steps, batch, *_ = rows
     states = ()
     if hx is not None:
         states = hx if cell == "lstm" else (hx,)
-        if not _states_fit(states, _STATES[cell], (len(weights), rows.batch, hidden_size)):
+        if not _states_fit(states, _STATES[cell], (len(weights), batch, hidden_size)):
             return None
     depth = input_size
     for given in weights:
@@ -98,46 +79,58 @@ def run(
         return None
     if sequence is not None and sequence.sorted_indices is not None:
         states = tuple(state.index_select(1, sequence.sorted_indices) for state in states)
-    y, lasts = (_derived if derived else _computed)(cell, x, states, weights, rows)
+    if derived and batch_first:
+        x = x.transpose(0, 1)
+    run = _derived if derived else _computed
+    y, lasts = run(cell, x, states, weights, rows, hidden_size)
     if sequence is not None:
         if sequence.unsorted_indices is not None:
             lasts = [last.index_select(1, sequence.unsorted_indices) for last in lasts]
         y = PackedSequence(y, *sequence[1:])
     elif batch_first:
-        y = y.view(rows.batch, 1, hidden_size) if rows.steps == 1 else y.transpose(0, 1)
+        y = y.view(batch, 1, hidden_size) if steps == 1 else y.transpose(0, 1)
     return y, lasts[0] if len(lasts) == 1 else tuple(lasts)
 
 
-def _rows_of(x: Tensor, lengths: Any) -> _Rows | None:
-    """The rows of x (T, B, I); None if they are not plain."""
-    steps, batch, _ = x.shape
-    if lengths is None:
-        return _Rows(steps, batch)
-    return _Rows(steps, batch, lengths) if _lengths_fit(lengths, steps, batch) else None
+def _rows_of(x: Tensor, lengths: Any, input_size: int, batch_first: bool) -> _Rows | None:
+    """The rows of x (T, B, I) or (B, T, I); None if they are not plain."""
+    steps, batch, inputs = x.shape
+    step, row, unit = x.stride()
+    if batch_first:
+        steps, batch, step, row = batch, steps, row, step
+    if inputs != input_size or steps == 0 or batch == 0 or unit != 1:
+        return None
+    if lengths is not None and not _lengths_fit(lengths, steps, batch):
+        return None
+    return steps, batch, (step, row), lengths, False
 
 
-def _packed_rows(x: Tensor, batch_sizes: Any) -> _Rows | None:
-    """The rows of packed x (sum of lengths, I); None if these cannot be its batch sizes."""
+def _packed_rows(x: Tensor, batch_sizes: Any, input_size: int) -> _Rows | None:
+    """The rows of packed x (sum of lengths, I); None if they are not plain, or these cannot be their batch sizes."""
+    total, inputs = x.shape
+    row, unit = x.stride()
+    if inputs != input_size or total == 0 or unit != 1:
+        return None
     if type(batch_sizes) is not Tensor or batch_sizes.dtype is not torch.int64 or not batch_sizes.is_cpu:
         return None
     sizes = batch_sizes.numpy()
-    if sizes.ndim != 1 or sizes[-1] < 1 or (sizes[1:] > sizes[:-1]).any() or sizes.sum() != x.shape[0]:
+    if sizes.ndim != 1 or sizes[-1] < 1 or (sizes[1:] > sizes[:-1]).any() or sizes.sum() != total:
         return None
-    return _Rows(len(sizes), int(sizes[0]), packing.lengths_of(batch_sizes), True)
+    return len(sizes), int(sizes[0]), (row, row), packing.lengths_of(batch_sizes), True
 
 
-def _computed(cell: str, x: Tensor, states: Sequence[Tensor], weights: Weights, rows: _Rows):
+def _computed(cell: str, x: Tensor, states: Sequence[Tensor], weights: Weights, rows: _Rows, hidden_size: int):
     """y and the last states, without a gradient."""
-    hidden_size = weights[0][1].shape[1]
-    number, plane = native_calls.CELLS[cell], rows.batch * hidden_size
-    lasts = [x.new_empty(len(weights), rows.batch, hidden_size) for _ in range(_STATES[cell])]
+    _, batch, apart, _, _ = rows
+    plane, inputs = batch * hidden_size, x.shape[-1]
+    lasts = [x.new_empty(len(weights), batch, hidden_size) for _ in range(_STATES[cell])]
     first = [state.data_ptr() for state in states] if states else [_zeros_at(hidden_size)] * len(lasts)
     last = [state.data_ptr() for state in lasts]
-    apart = hidden_size if states else 0
-    y = x
+    y, source, first_apart = x, (x.data_ptr(), *apart), hidden_size if states else 0
     for given in weights:
-        below, y = y, rows.outputs(x, hidden_size)
-        _forward(number, rows, below, y, given, first, apart, last, 0)
+        y, target = _outputs(x, rows, hidden_size)
+        _forward(cell, rows, inputs, hidden_size, given, source, first, first_apart, target, last, 0)
+        source, inputs, _below = target, hidden_size, y  # which lives on while the next layer reads it
         last = [address + plane * _BYTES for address in last]
         if states:
             first = [address + plane * _BYTES for address in first]
@@ -185,6 +178,17 @@ def _lengths_fit(lengths: Any, steps: int, batch: int) -> bool:
     return min(numbers) >= 0 and max(numbers) <= steps
 
 
+def _outputs(x: Tensor, rows: _Rows, hidden_size: int) -> tuple[Tensor, tuple[int, int, int]]:
+    """Memory for y, its address and strides of time and batch; zeros in padding, which the kernel does not write."""
+    steps, batch, _, lengths, packed = rows
+    if packed:
+        y = x.new_empty(x.shape[0], hidden_size)
+        return y, (y.data_ptr(), hidden_size, hidden_size)
+    shape = (steps, batch, hidden_size)
+    y = x.new_empty(shape) if lengths is None else x.new_zeros(shape)
+    return y, (y.data_ptr(), batch * hidden_size, hidden_size)
+
+
 _zeros: dict[int, Tensor] = {}
 
 
@@ -196,17 +200,20 @@ def _zeros_at(size: int) -> int:
     return zeros.data_ptr()
 
 
-def _forward(number, rows: _Rows, x, y, weights, first, apart, last, saved) -> None:
-    """One layer, from x to y. first, last: addresses of h and c, whose rows of the first lie so far apart."""
+def _forward(cell, rows: _Rows, inputs, hidden_size, weights, source, first, apart, target, last, saved) -> None:
+    """One layer. source, target: address and strides of x and y; first, last: addresses of h and c.
+
+    apart: floats from a row of the first states to the next.
+    """
+    steps, batch, _, lengths, packed = rows
     h0, c0 = first if len(first) == 2 else (first[0], 0)
     hn, cn = last if len(last) == 2 else (last[0], 0)
     addresses = [weight.data_ptr() for weight in weights]
     addresses += (0, 0, 0) if len(addresses) == 2 else (0,)  # no biases, no projection
-    hidden_size = y.shape[-1]
+    of_rows = _NO_ROWS if lengths is None else (lengths.data_ptr(), packed, False, 0, 0, 0)
     _native.forward(
-        number, rows.steps, rows.batch, x.shape[-1], hidden_size, hidden_size, *addresses, *rows.place(x),
-        h0, apart, c0, apart, *rows.place(y), hn, cn, saved,
-        *_NO_CHECKPOINTS, *rows.described(), native_calls.most_threads(),
+        native_calls.CELLS[cell], steps, batch, inputs, hidden_size, hidden_size, *addresses, *source,
+        h0, apart, c0, apart, *target, hn, cn, saved, *_NO_CHECKPOINTS, *of_rows, native_calls.most_threads(),
     )  # fmt: skip
 
 
@@ -215,23 +222,28 @@ class _Plain(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x, h0, c0, weight_ih, weight_hh, bias_ih, bias_hh, cell, rows):
-        number, hidden_size = native_calls.CELLS[cell], weight_hh.shape[1]
-        y, hn = rows.outputs(x, hidden_size), x.new_empty(1, rows.batch, hidden_size)
+        hidden_size = weight_hh.shape[1]
+        _, batch, apart, lengths, packed = rows
+        y, target = _outputs(x, rows, hidden_size)
+        hn = x.new_empty(1, batch, hidden_size)
         lasts = [hn] if c0 is None else [hn, torch.empty_like(hn)]
-        saved = native_calls.saved_gates(x, (*x.shape[:-1], _native.saved_size(number, hidden_size)))
+        saved_size = _native.saved_size(native_calls.CELLS[cell], hidden_size)
+        saved = native_calls.saved_gates(x, (*x.shape[:-1], saved_size))
         _forward(
-            number,
+            cell,
             rows,
-            x,
-            y,
+            x.shape[-1],
+            hidden_size,
             [weight_ih, weight_hh] if bias_ih is None else [weight_ih, weight_hh, bias_ih, bias_hh],
+            (x.data_ptr(), *apart),
             [h0.data_ptr()] if c0 is None else [h0.data_ptr(), c0.data_ptr()],
             hidden_size,
+            target,
             [state.data_ptr() for state in lasts],
             saved.data_ptr(),
         )
-        ctx.cell, ctx.reverse, ctx.packed, ctx.every = cell, False, rows.packed, 0
-        ctx.save_for_backward(x, h0, c0, weight_ih, weight_hh, bias_ih, bias_hh, rows.lengths, None, y, saved)
+        ctx.cell, ctx.reverse, ctx.packed, ctx.every = cell, False, packed, 0
+        ctx.save_for_backward(x, h0, c0, weight_ih, weight_hh, bias_ih, bias_hh, lengths, None, y, saved)
         ctx.set_materialize_grads(False)
         return y, *lasts
 
@@ -241,13 +253,13 @@ class _Plain(torch.autograd.Function):
         return *native_recurrent.gradients(ctx, dy, dhn, dcn, None)[:7], None, None
 
 
-def _derived(cell: str, x: Tensor, states: Sequence[Tensor], weights: Weights, rows: _Rows):
+def _derived(cell: str, x: Tensor, states: Sequence[Tensor], weights: Weights, rows: _Rows, hidden_size: int):
     """As _computed, of one layer, with a gradient."""
     (given,) = weights
     biases = given[2:] or (None, None)
     first = [state.squeeze(0) for state in states]
     if not first:
-        first = [x.new_zeros(rows.batch, given[1].shape[1])] * _STATES[cell]
+        first = [x.new_zeros(rows[1], hidden_size)] * _STATES[cell]
     h0, c0 = (*first, None)[:2]
     y, *lasts = _Plain.apply(x, h0, c0, *given[:2], *biases, cell, rows)
     return y, lasts

@@ -106,6 +106,8 @@ inline void store_tile(Bfloat16* tile, const Vec (&rows)[lanes]) {
 struct AmxBfloat16 {
     using Number = Bfloat16;
     using Weight = Bfloat16;
+    using Panels = PanelsOf<Number, Weight>;
+    using BackPanels = BackPanelsOf<Number, Weight>;
 
     static constexpr Index rows_of_a_thread = tile_height;
     // Smaller than for float32: the tiles read weights as fast as the second cache can give them, from the third one it
@@ -239,11 +241,19 @@ struct AmxBfloat16 {
         Index y_row_ = 0;
     };
 
+    template <int G>
+    static void project(const Matrix& rows, Index count, const Panels& w, float* const* to, Index slot,
+                        const float* bias) {
+        const ToSlots put{to, slot, 0, bias};
+        multiply<G>(rows, count, w, [put](Index row, Index panel, const Vec* products) {
+            for (int g = 0; g < G; ++g) put.put(row, panel, g, products[g]);
+        });
+    }
+
     template <int G, typename Body>
-    static void multiply(const Matrix& rows, Index first, Index count, Index depth, const Bfloat16* packed, Index begin,
-                         Index end, const Body& body) {
-        const Tiles a{rows.row(first), tile_height * rows.stride(), tile_depth, rows.stride()};
-        multiply_rows<G>(a, first, count, tiles(depth, tile_depth), packed, panel_size(depth, G), begin, end, body);
+    static void multiply(const Matrix& rows, Index count, const Panels& w, const Body& body) {
+        const Tiles a{rows.row(0), tile_height * rows.stride(), tile_depth, rows.stride()};
+        multiply_rows<G>(a, 0, count, tiles(w.depth, tile_depth), w.packed, panel_size(w.depth, G), w.begin, w.end, body);
     }
 
     class Gates {
@@ -290,13 +300,13 @@ struct AmxBfloat16 {
             }
     }
 
-    template <int Slots, typename Body>
-    static void multiply_back(const Gates& gates, Index first, Index count, Index slot, Index depth,
-                              const Bfloat16* packed, Index size, Index begin, Index end, const Body& body) {
-        const Index steps = tiles(depth, tile_depth);
+    template <typename Body>
+    static void multiply_back(const Gates& gates, Index first, Index count, Index slot, int slots, const BackPanels& w,
+                              const Body& body) {
+        const Index steps = slots * tiles(w.depth, tile_depth);
         const Tiles a{gates.row(first, slot), tile_height * gates.width(), tile_depth, gates.width()};
-        const auto use = [&](Index row, Index panel, const Vec* sum) { body(row, panel, sum[0]); };
-        multiply_rows<1>(a, first, count, Slots * steps, packed, size, begin, end, use);
+        const auto use = [&](Index row, Index panel, const Vec* sum) { body(row, panel, *sum); };
+        multiply_rows<1>(a, first, count, steps, w.packed, w.size, w.begin, w.end, use);
     }
 
     static Index sum_rows(Index rows) { return tiles(rows, tile_height) * tile_height; }

@@ -247,7 +247,7 @@ class BackwardSweep {
         });
         if constexpr (Cell::has_recurrent_weights) {
             share_.wait();  // the gates' gradients are whole
-            if (wanted) multiply_recurrent<gates>(first, count, 0, [dh = dh_, slot = row_.slot](
+            if (wanted) multiply_recurrent(first, count, 0, gates, [dh = dh_, slot = row_.slot](
                                                                        Index, Index row, Index unit, Vec sum) GATEWISE_INLINE {
                 float* to = dh + row * slot + unit;
                 store(to, load(to) + sum);
@@ -264,7 +264,7 @@ class BackwardSweep {
             store(factor + i * slot + unit, units.saved(0) * units.h);
         });
         share_.wait();  // the last gate's gradient is whole
-        multiply_recurrent<1>(first, count, gates - 1, [&, dgates = dgates_](Index i, Index row, Index unit,
+        multiply_recurrent(first, count, gates - 1, 1, [&, dgates = dgates_](Index i, Index row, Index unit,
                                                                              Vec sum) GATEWISE_INLINE {
             const Index used = lanes_used(s_.H, unit / lanes);
             const auto set = [&](int slot, Vec v) GATEWISE_INLINE { dgates.set(i, slot, unit, used, v); };
@@ -273,7 +273,7 @@ class BackwardSweep {
             store(dh, load(dh) + Cell::finish_back(row_steps_[i].saved + unit, h, sum, set));
         });
         share_.wait();  // the other gates' gradients are whole
-        if (wanted) multiply_recurrent<gates - 1>(first, count, 0, [dh = dh_, slot = row_.slot](
+        if (wanted) multiply_recurrent(first, count, 0, gates - 1, [dh = dh_, slot = row_.slot](
                                                                        Index, Index row, Index unit, Vec sum) GATEWISE_INLINE {
             float* to = dh + row * slot + unit;
             store(to, load(to) + sum);
@@ -299,7 +299,7 @@ class BackwardSweep {
             Cell::back(units, set);
         });
         share_.wait();  // the gates' gradients are whole
-        if (wanted) multiply_recurrent<gates>(first, count, 0, [dh = dh_, slot = row_.slot](Index, Index row, Index unit,
+        if (wanted) multiply_recurrent(first, count, 0, gates, [dh = dh_, slot = row_.slot](Index, Index row, Index unit,
                                                                                             Vec sum) GATEWISE_INLINE {
             store(dh + row * slot + unit, sum);
         });
@@ -309,12 +309,11 @@ class BackwardSweep {
     template <typename Body>
     void multiply_projection(Index first, Index count, const Body& body) {
         const Number* const matrices[] = {call_.weights.hr};
-        const Index begin = share_.panel_begin, end = share_.panel_end, panel = Arithmetic::segment_size(s_.state());
-        if (!space_.packs)
-            return Arithmetic::template multiply_back_unpacked<1>(dstates_, first, count, 0, matrices, s_.state(), s_.H,
-                                                                  begin, end, body);
-        Arithmetic::template multiply_back<1>(dstates_, first, count, 0, s_.state(), space_.weight_hr + begin * panel,
-                                              panel, begin, end, body);
+        const Index begin = share_.panel_begin, panel = Arithmetic::segment_size(s_.state());
+        Arithmetic::multiply_back(dstates_, first, count, 0, 1,
+                                  {matrices, s_.state(), s_.H, packed_at(space_.weight_hr + begin * panel), panel, begin,
+                                   share_.panel_end},
+                                  body);
     }
 
     // Either of them, for an extended cell. Its members share the rows, and then the products' panels.
@@ -330,7 +329,7 @@ class BackwardSweep {
         extension_.for_own_rows(count, [&](Index row, float* sums) { extension_.back(row_at(row, sums)); });
         share_.wait();  // the gates' gradients are whole
         if constexpr (Cell::has_second_product) {
-            multiply_recurrent<1>(first, count, gates - 1, [extension = &extension_](Index, Index row, Index unit,
+            multiply_recurrent(first, count, gates - 1, 1, [extension = &extension_](Index, Index row, Index unit,
                                                                                      Vec sum) GATEWISE_INLINE {
                 store(extension->product(row) + unit, sum);
             });
@@ -340,7 +339,7 @@ class BackwardSweep {
         }
         constexpr int with_state = gates - Cell::has_second_product;
         if (wanted)
-            multiply_recurrent<with_state>(first, count, 0, [this](Index, Index row, Index unit, Vec sum) GATEWISE_INLINE {
+            multiply_recurrent(first, count, 0, with_state, [this](Index, Index row, Index unit, Vec sum) GATEWISE_INLINE {
                 const float* m = extension_.mask(share_.row_begin + row);
                 float* to = dh_ + row * row_.slot + unit;
                 store(to, load(to) + (m ? load_first(m + unit, lanes_used(s_.H, unit / lanes)) * sum : sum));
@@ -362,38 +361,21 @@ class BackwardSweep {
         if constexpr (Cell::has_second_state) for_units(count, move(dc_, restarts(1)));
     }
 
-    // body(row of the chunk, row of the batch, unit, sum): the gradients of `Slots` slots from `slot` on times their
+    // body(row of the chunk, row of the batch, unit, sum): the gradients of some slots from `slot` on times their
     // recurrent weights, for the `count` rows of a step, whose first one is `first`.
-    template <int Slots, typename Body>
-    void multiply_recurrent(Index first, Index count, int slot, const Body& body) {
+    template <typename Body>
+    void multiply_recurrent(Index first, Index count, int slot, int slots, const Body& body) {
         const auto use = [&](Index i, Index panel, Vec sum) GATEWISE_INLINE { body(i, i - first, panel * lanes, sum); };
-        const Number* matrices[Slots];
-        for (int i = 0; i < Slots; ++i) matrices[i] = call_.weights.hh + Cell::gate_of(slot + i) * s_.H * s_.state();
-        multiply_back<Slots>(first, count, slot, {matrices, s_.state(), space_.weight_hh + slot * space_.segment},
-                             share_.state_begin, share_.state_end, use);
+        const Number* matrices[gates];
+        for (int i = 0; i < slots; ++i) matrices[i] = call_.weights.hh + Cell::gate_of(slot + i) * s_.H * s_.state();
+        const Index begin = share_.state_begin, panel = gates * space_.segment;
+        const Weight* packed = space_.weight_hh + begin * panel + slot * space_.segment;
+        Arithmetic::multiply_back(dgates_, first, count, slot, slots,
+                                  {matrices, s_.H, s_.state(), packed_at(packed), panel, begin, share_.state_end}, use);
     }
 
-    // Weights of `Slots` slots: as the layer keeps them, (H, columns) each, and packed, the first one's segment.
-    template <int Slots>
-    struct Weights {
-        const Number* const (&matrices)[Slots];
-        Index columns;
-        const Weight* packed;
-    };
-
-    // body(row of the chunk, panel, sum): for `count` rows from `first` on, the gradients of `Slots` slots from `slot`
-    // on times their weights, in the panels [begin, end).
-    template <int Slots, typename Body>
-    void multiply_back(Index first, Index count, Index slot, const Weights<Slots>& w, Index begin, Index end,
-                       const Body& body) {
-        if constexpr (unpacked_backward_rows<Cell, Arithmetic> > 0)
-            if (!space_.packs)
-                return Arithmetic::template multiply_back_unpacked<Slots>(dgates_, first, count, slot, w.matrices, s_.H,
-                                                                          w.columns, begin, end, body);
-        const Index panel = gates * space_.segment;
-        Arithmetic::template multiply_back<Slots>(dgates_, first, count, slot, s_.H, w.packed + begin * panel, panel,
-                                                  begin, end, body);
-    }
+    // Where weights are packed, if they are; else null.
+    const Weight* packed_at(const Weight* packed) const { return space_.packs ? packed : nullptr; }
 
     // Adds to the sums, or starts them.
     template <bool Add>
@@ -474,13 +456,16 @@ class BackwardSweep {
         };
         const Number* matrices[gates];
         for (int gate = 0; gate < gates; ++gate) matrices[gate] = call_.weights.ih + gate * s_.H * s_.I;
-        const Weights<gates> weights{matrices, s_.I, space_.weight_ih};
+        const int slot = first_input_gradient<Cell>(s_);
+        const Index panel = gates * space_.segment;
         if (space_.packs) {
             const auto [first, last] = part_of(rows, share_.member, share_.members);
-            multiply_back<gates>(first, last - first, first_input_gradient<Cell>(s_), weights, 0, panels(s_.I), use);
+            Arithmetic::multiply_back(dgates_, first, last - first, slot, gates,
+                                      {matrices, s_.H, s_.I, space_.weight_ih, panel, 0, panels(s_.I)}, use);
         } else {
             const auto [begin, end] = part_of(panels(s_.I), share_.member, share_.members);
-            multiply_back<gates>(0, rows, first_input_gradient<Cell>(s_), weights, begin, end, use);
+            Arithmetic::multiply_back(dgates_, 0, rows, slot, gates, {matrices, s_.H, s_.I, nullptr, panel, begin, end},
+                                      use);
         }
     }
 

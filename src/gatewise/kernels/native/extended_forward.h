@@ -7,14 +7,6 @@
 namespace gatewise {
 namespace {
 
-// A panel of Count slots, with zeros in the padding, where a product from weights that are not packed has others.
-template <int Count>
-GATEWISE_INLINE inline void store_padded(float* to, Index slot, Index size, Index panel, const Vec* values) {
-    const Index used = lanes_used(size, panel);
-    for (int i = 0; i < Count; ++i)
-        store(to + i * slot + panel * lanes, used == lanes ? values[i] : first(values[i], used));
-}
-
 // Of a plain cell: nothing.
 template <typename Cell, typename Arithmetic>
 struct ForwardExtensionSpace {
@@ -70,9 +62,9 @@ class ForwardExtension<Extended<Cell>, Arithmetic> {
     // Takes the products of the gates [First, Last).
     template <int First, int Last>
     auto put() const {
-        return [products = products_, slot = slot_, size = s_.H](Index row, Index panel,
-                                                                const Vec* sums) GATEWISE_INLINE {
-            store_padded<Last - First>(products + (row * gates + First) * slot, slot, size, panel, sums);
+        return [products = products_ + First * slot_, row_size = gates * slot_, slot = slot_](
+                   Index row, Index panel, const Vec* sums) GATEWISE_INLINE {
+            for (int g = 0; g < Last - First; ++g) store(products + row * row_size + g * slot + panel * lanes, sums[g]);
         };
     }
 

@@ -11,6 +11,8 @@ namespace {
 struct Float32 {
     using Number = float;  // of inputs and outputs
     using Weight = float;  // of packed weights
+    using Panels = PanelsOf<Number, Weight>;
+    using BackPanels = BackPanelsOf<Number, Weight>;
 
     // Fewest rows of the batch that are worth a thread of its own.
     static constexpr Index rows_of_a_thread = 4;
@@ -52,6 +54,7 @@ struct Float32 {
         Inputs(float* memory, Index) : rows_(reinterpret_cast<const float**>(memory)) {}
         GATEWISE_INLINE void set(Index i, const float* row) const { rows_[i] = row; }
         GATEWISE_INLINE const float* row(Index i) const { return rows_[i]; }
+        RowsAt at(Index i) const { return {rows_ + i, nullptr, 0}; }  // from row i on
 
       private:
         static constexpr Index pointer_floats = sizeof(const float**) / sizeof(float);
@@ -67,7 +70,7 @@ struct Float32 {
         GATEWISE_INLINE void set(Index row, Index column, Index, Vec v) const {
             store(data_ + row * stride_ + column, v);
         }
-        GATEWISE_INLINE const float* row(Index i) const { return data_ + i * stride_; }
+        RowsAt at(Index i) const { return {nullptr, data_ + i * stride_, stride_}; }
 
       private:
         float* data_;
@@ -123,58 +126,19 @@ struct Float32 {
         float** next_;
     };
 
-    // body(row, panel, products): for `count` rows from `first` on and the panels [begin, end), of which the first is
-    // at `packed`, the products of all gates, a vector of each.
-    template <int G, typename Rows, typename Body>
-    static void multiply(const Rows& rows, Index first, Index count, Index depth, const float* packed, Index begin,
-                         Index end, const Body& body) {
-        constexpr int together = gates_together(G), turns = G / together;
-        const Index size = panel_size(depth, G), turn_size = size / turns;
-        for_tiles<G>(count, begin, end, [=](auto mr, auto np, Index row, Index panel) GATEWISE_INLINE {
-            constexpr int MR = mr.value, NP = np.value;
-            const float* from[MR];
-            for (int m = 0; m < MR; ++m) from[m] = rows.row(first + row + m);
-            const float* weights = packed + (panel - begin) * size;
-            if constexpr (MR * NP * G <= tile_vectors) {
-                Tile<MR, NP * turns, together> tile{};
-                accumulate<MR, NP * turns, together>(tile, from, depth, weights, turn_size);
-                for_parts(body, [&](const auto& part) GATEWISE_INLINE {
-                    for (int m = 0; m < MR; ++m)
-                        for (int p = 0; p < NP; ++p) part(first + row + m, panel + p, tile[m][p * turns]);
-                });
-            } else {
-                static_assert(NP == 1);
-                Vec products[MR][G];
-                for (int turn = 0; turn < turns; ++turn) {
-                    Tile<MR, 1, together> tile{};
-                    accumulate<MR, 1, together>(tile, from, depth, weights + turn * turn_size, turn_size);
-                    for (int m = 0; m < MR; ++m)
-                        for (int g = 0; g < together; ++g) products[m][turn * together + g] = tile[m][0][g];
-                }
-                for_parts(body, [&](const auto& part) GATEWISE_INLINE {
-                    for (int m = 0; m < MR; ++m) part(first + row + m, panel, products[m]);
-                });
-            }
-        });
+    // The products of all gates of `count` rows, plus the bias, to their slots.
+    template <int G, typename Rows>
+    static void project(const Rows& rows, Index count, const Panels& w, float* const* to, Index slot,
+                        const float* bias) {
+        multiply_panels<G>(ToSlots{to, slot, w.begin, bias}, rows.at(0), count, w, w.begin, w.end - w.begin);
     }
 
-    // The same from weights (G * units, depth) as the layer keeps them.
+    // body(row, panel, products): for `count` rows the products of all gates, a vector of each.
     template <int G, typename Rows, typename Body>
-    static void multiply_unpacked(const Rows& rows, Index count, Index depth, const float* weights, Index units,
-                                  Index begin, Index end, const Body& body) {
-        for_unpacked_tiles(count, begin, end, [&](auto mr, Index row, Index panel) {
-            constexpr int MR = mr.value;
-            Vec products[MR][G];
-            for (int g = 0; g < G; ++g) {
-                const float* gate = weights + (g * units + panel * lanes) * depth;
-                const Product<MR> product(gate, depth, [&](Index m) { return rows.row(row + m); });
-                Vec totals[MR];
-                multiply_panel(totals, {product}, lanes_used(units, panel));
-                for (int m = 0; m < MR; ++m) products[m][g] = totals[m];
-            }
-            for_parts(body, [&](const auto& part) GATEWISE_INLINE {
-                for (int m = 0; m < MR; ++m) part(row + m, panel, products[m]);
-            });
+    static void multiply(const Rows& rows, Index count, const Panels& w, const Body& body) {
+        for_blocks<G>(0, count, w.begin, w.end, body, [&](const ToBlock<G>& to, Index row, Index high, Index panel,
+                                                          Index wide) {
+            multiply_panels<G>(to, rows.at(row), high, w, panel, wide);
         });
     }
 
@@ -208,41 +172,14 @@ struct Float32 {
         pack_rows(packed, panel, matrix, rows, columns, begin, end);
     }
 
-    // body(row, panel, sum): for `count` rows from `first` on and the panels [begin, end), `size` numbers each, the sum
-    // of `Slots` slots from `slot` on times their weights; the segment of the first one in the first panel is at `packed`.
-    template <int Slots, typename Body>
-    static void multiply_back(const Gates& gates, Index first, Index count, Index slot, Index depth,
-                              const float* packed, Index size, Index begin, Index end, const Body& body) {
-        for_tiles<1>(count, begin, end, [=](auto mr, auto np, Index row, Index panel) GATEWISE_INLINE {
-            constexpr int MR = mr.value, NP = np.value;
-            Tile<MR, NP, 1> tile{};
-            for (int i = 0; i < Slots; ++i) {
-                const float* from[MR];
-                for (int m = 0; m < MR; ++m) from[m] = gates.row(first + row + m) + (slot + i) * gates.slot_size();
-                accumulate<MR, NP, 1>(tile, from, depth, packed + (panel - begin) * size + i * depth * lanes, size);
-            }
-            for (int m = 0; m < MR; ++m)
-                for (int p = 0; p < NP; ++p) body(first + row + m, panel + p, tile[m][p][0]);
-        });
-    }
-
-    // The same from weights (depth, columns) of each slot as the layer keeps them.
-    template <int Slots, typename Body>
-    static void multiply_back_unpacked(const Gates& gates, Index first, Index count, Index slot,
-                                       const float* const (&weights)[Slots], Index depth, Index columns, Index begin,
-                                       Index end, const Body& body) {
-        for_outer_tiles(count, columns, begin, end, [&](auto partial, auto mr, auto np, Index row, Index panel,
-                                                        Index used) {
-            constexpr int MR = mr.value, NP = np.value;
-            Tile<MR, NP, 1> tile{};
-            for (int i = 0; i < Slots; ++i) {
-                const float* from = gates.row(first + row) + (slot + i) * gates.slot_size();
-                accumulate_outer<partial.value, MR, NP>(
-                    tile, [&](Index k, int m) { return from[m * gates.width() + k]; },
-                    [&](Index k) { return weights[i] + k * columns + panel * lanes; }, depth, used);
-            }
-            for (int m = 0; m < MR; ++m)
-                for (int p = 0; p < NP; ++p) body(first + row + m, panel + p, tile[m][p][0]);
+    // body(row, panel, sum): for `count` rows from `first` on the sum of `slots` slots from `slot` on times their weights.
+    template <typename Body>
+    static void multiply_back(const Gates& gates, Index first, Index count, Index slot, int slots,
+                              const BackPanels& w, const Body& body) {
+        const auto use = [&](Index row, Index panel, const Vec* sum) GATEWISE_INLINE { body(row, panel, *sum); };
+        for_blocks<1>(first, first + count, w.begin, w.end, use, [&](const ToBlock<1>& to, Index row, Index high,
+                                                                     Index panel, Index wide) {
+            multiply_panels_back(to, gates, row, high, slot, slots, w, panel, wide);
         });
     }
 
@@ -346,6 +283,56 @@ struct Float32 {
         static constexpr Index often = 128;  // uses of a column, from which on it is worth a copy
         float *right_, *left_;
     };
+
+  private:
+    template <int G, typename To>
+    static void multiply_panels(const To& to, const RowsAt& rows, Index count, const Panels& w,
+                                Index panel, Index panels) {
+        if (w.packed)
+            return multiply_tiles<G>(to, rows, count, w.depth, w.packed + (panel - w.begin) * panel_size(w.depth, G),
+                                     panels);
+        multiply_tiles_unpacked<G>(to, rows, count, w.depth, w.matrix + panel * lanes * w.depth, w.units * w.depth,
+                                   w.units - panel * lanes, panels);
+    }
+
+    // A function of its own, for the reason that for_tiles_of() gives.
+    __attribute__((noinline)) static void multiply_panels_back(const ToBlock<1>& to, const Gates& gates, Index first,
+                                                               Index count, Index slot, int slots, const BackPanels& w,
+                                                               Index panel, Index panels) {
+        const auto row_at = [&](Index row, int i) { return gates.row(first + row) + (slot + i) * gates.slot_size(); };
+        if (w.packed) {
+            const float* packed = w.packed + (panel - w.begin) * w.size;
+            for_tiles<1>(count, 0, panels, [&](auto mr, auto np, Index row, Index p) GATEWISE_INLINE {
+                constexpr int MR = mr.value, NP = np.value;
+                Tile<MR, NP, 1> tile{};
+                for (int i = 0; i < slots; ++i) {
+                    const float* from[MR];
+                    for (int m = 0; m < MR; ++m) from[m] = row_at(row + m, i);
+                    accumulate<MR, NP, 1>(tile, from, w.depth, packed + p * w.size + i * w.depth * lanes, w.size);
+                }
+                put_tile<MR, NP>(to, row, p, tile);
+            });
+        } else {
+            for_outer_tiles(count, w.columns, panel, panel + panels, [&](auto partial, auto mr, auto np, Index row,
+                                                                         Index p, Index used) {
+                constexpr int MR = mr.value, NP = np.value;
+                Tile<MR, NP, 1> tile{};
+                for (int i = 0; i < slots; ++i) {
+                    const float* from = row_at(row, i);
+                    accumulate_outer<partial.value, MR, NP>(
+                        tile, [&](Index k, int m) { return from[m * gates.width() + k]; },
+                        [&](Index k) { return w.matrices[i] + k * w.columns + p * lanes; }, w.depth, used);
+                }
+                put_tile<MR, NP>(to, row, p - panel, tile);
+            });
+        }
+    }
+
+    template <int MR, int NP>
+    GATEWISE_INLINE static void put_tile(const ToBlock<1>& to, Index row, Index panel, const Tile<MR, NP, 1>& tile) {
+        for (int m = 0; m < MR; ++m)
+            for (int p = 0; p < NP; ++p) to.put(row + m, panel + p, 0, tile[m][p][0]);
+    }
 };
 
 }  // namespace

@@ -310,21 +310,16 @@ class ForwardSweep {
     void project_inputs(Index rows) {
         if constexpr (is_extended<Cell>)
             if (s_.normalised) return project_normalised_inputs(rows);
-        const auto put = [slot = row_.slot, bias = space_.bias, gate_rows = gate_rows_](
-                             Index row, Index panel, const Vec* products) GATEWISE_INLINE {
-            float* to = gate_rows[row] + panel * lanes;
-            for (int g = 0; g < gates; ++g) store(to + g * slot, load(bias + panel * lanes + g * slot) + products[g]);
-        };
-        multiply<gates>(x_rows_, rows, input_, put);
+        Arithmetic::template project<gates>(x_rows_, rows, own_panels(input_), gate_rows_, row_.slot, space_.bias);
     }
 
     // The same, where a normalisation comes between the product and the bias.
     void project_normalised_inputs(Index rows) {
-        const auto put = [slot = row_.slot, size = s_.H, gate_rows = gate_rows_](
-                             Index row, Index panel, const Vec* products) GATEWISE_INLINE {
-            store_padded<gates>(gate_rows[row], slot, size, panel, products);
+        const auto put = [slot = row_.slot, gate_rows = gate_rows_](Index row, Index panel, const Vec* products)
+                             GATEWISE_INLINE {
+            for (int g = 0; g < gates; ++g) store(gate_rows[row] + g * slot + panel * lanes, products[g]);
         };
-        multiply<gates>(x_rows_, rows, input_, put);
+        Arithmetic::template multiply<gates>(x_rows_, rows, own_panels(input_), put);
         share_.wait();  // the rows are whole
         extension_.normalise_inputs(gate_rows_, rows);
     }
@@ -333,13 +328,15 @@ class ForwardSweep {
     void extended_step(Index t, float* const* gate_rows, Index count, Index next) {
         const auto& rows = extension_.read(state_.rows());
         const auto [begin, end] = own_rows(share_, count);
-        multiply<first_gates>(rows, count, recurrent_, extension_.template put<0, first_gates>());
+        Arithmetic::template multiply<first_gates>(rows, count, own_panels(recurrent_),
+                                                   extension_.template put<0, first_gates>());
         share_.wait();  // the products are whole
         if constexpr (Cell::has_second_product) {
             for (Index row = begin; row < end; ++row)
                 extension_.first_part(gate_rows[row], row, rows.row(row), factor_);
             share_.wait();  // the second product's factor is whole
-            multiply<1>(factor_, count, second_, extension_.template put<first_gates, gates>());
+            Arithmetic::template multiply<1>(factor_, count, own_panels(second_),
+                                             extension_.template put<first_gates, gates>());
             share_.wait();  // its products are whole
         }
         for (Index row = begin; row < end; ++row) {
@@ -382,7 +379,7 @@ class ForwardSweep {
         const auto step = on_steps(gate_rows, [](const State& state, Index row, Index unit, Index used, Vec h)
                                                   GATEWISE_INLINE { state.set(row, unit, used, h); });
         if constexpr (Cell::has_recurrent_weights) {
-            multiply<gates>(state_.rows(), count, recurrent_, step);
+            Arithmetic::template multiply<gates>(state_.rows(), count, own_panels(recurrent_), step);
         } else {
             for (Index row = 0; row < count; ++row)
                 for (Index p = share_.panel_begin; p < share_.panel_end; ++p) step(row, p, nullptr);
@@ -393,7 +390,7 @@ class ForwardSweep {
     void first_part(float* const* gate_rows, Index count) {
         const auto step = on_steps(gate_rows, [factor = factor_](const State&, Index row, Index unit, Index used, Vec v)
                                                   GATEWISE_INLINE { factor.set(row, unit, used, v); });
-        multiply<first_gates>(state_.rows(), count, recurrent_, step);
+        Arithmetic::template multiply<first_gates>(state_.rows(), count, own_panels(recurrent_), step);
     }
 
     // The state, from the whole of that factor.
@@ -402,28 +399,23 @@ class ForwardSweep {
                                                  Index used) GATEWISE_INLINE {
             state.set(row, unit, used, Cell::template finish<Arithmetic>(units));
         });
-        multiply<1>(factor_, count, second_, step);
+        Arithmetic::template multiply<1>(factor_, count, own_panels(second_), step);
     }
 
     // The state, from the whole of what is projected.
     void project_states(Index count) {
         const auto put = [state = state_, size = s_.state()](Index row, Index panel, const Vec* products)
                              GATEWISE_INLINE { state.set(row, panel * lanes, lanes_used(size, panel), products[0]); };
-        multiply<1>(factor_, count, second_, share_.state_begin, share_.state_end, put);
+        const auto weights = panels_of(second_, share_.state_begin, share_.state_end);
+        Arithmetic::template multiply<1>(factor_, count, weights, put);
     }
 
-    // body(row, panel, products) for `count` rows, times the weights of G gates in the share's panels.
-    template <int G, typename Rows, typename Body>
-    void multiply(const Rows& rows, Index count, const Weights& w, const Body& body) const {
-        multiply<G>(rows, count, w, share_.panel_begin, share_.panel_end, body);
+    // The share's panels of some weights, and others.
+    typename Arithmetic::Panels own_panels(const Weights& w) const {
+        return panels_of(w, share_.panel_begin, share_.panel_end);
     }
-    template <int G, typename Rows, typename Body>
-    void multiply(const Rows& rows, Index count, const Weights& w, Index begin, Index end, const Body& body) const {
-        if constexpr (Arithmetic::unpacked_forward_steps > 0)
-            if (!space_.packs)
-                return Arithmetic::template multiply_unpacked<G>(rows, count, w.depth, w.matrix, w.units, begin, end,
-                                                                 body);
-        Arithmetic::template multiply<G>(rows, 0, count, w.depth, w.packed + begin * w.panel, begin, end, body);
+    typename Arithmetic::Panels panels_of(const Weights& w, Index begin, Index end) const {
+        return {w.matrix, w.units, w.depth, space_.packs ? w.packed + begin * w.panel : nullptr, begin, end};
     }
 
     void write_last_state() {

@@ -29,6 +29,26 @@ struct GateRow {
         : slot(padded(hidden_size)), width(slots * slot + more) {}
 };
 
+// Panels [begin, end) of weights (gates * units, depth): packed, the first one at `packed`, or, where that is null, as the
+// layer keeps them.
+template <typename Number, typename Weight>
+struct PanelsOf {
+    const Number* matrix;
+    Index units, depth;
+    const Weight* packed;
+    Index begin, end;
+};
+
+// Panels of the columns of weights (depth, columns), one of some slots each: packed, `size` numbers a panel, the first
+// slot's segment of the first panel at `packed`, or, where that is null, as the layer keeps them.
+template <typename Number, typename Weight>
+struct BackPanelsOf {
+    const Number* const* matrices;
+    Index depth, columns;
+    const Weight* packed;
+    Index size, begin, end;
+};
+
 // Hands out parts of the workspace; without one it only counts.
 class Arena {
   public:

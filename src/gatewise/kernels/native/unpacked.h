@@ -83,6 +83,24 @@ void for_unpacked_tiles(Index rows, Index begin, Index end, const Body& body) {
     }
 }
 
+// The products of `count` rows with G gates of some panels, from weights as the layer keeps them, those of a gate `gate`
+// floats after the one before; `units` are in these panels. In the padding they are zero.
+template <int G, typename To>
+void multiply_tiles_unpacked(const To& to, const RowsAt& rows, Index count, Index depth, const float* weights,
+                             Index gate, Index units, Index panels) {
+    for_unpacked_tiles(count, 0, panels, [&](auto mr, Index row, Index panel) {
+        constexpr int MR = mr.value;
+        const Index used = std::min<Index>(lanes, units - panel * lanes);
+        for (int g = 0; g < G; ++g) {
+            const Product<MR> product(weights + g * gate + panel * lanes * depth, depth,
+                                      [&](Index m) { return rows[row + m]; });
+            Vec totals[MR];
+            multiply_panel(totals, {product}, used);
+            for (int m = 0; m < MR; ++m) to.put(row + m, panel, g, used == lanes ? totals[m] : first(totals[m], used));
+        }
+    });
+}
+
 // body(Partial, Constant<MR>, Constant<NP>, row, panel, used): tiles of sums of outer products, in the panels [begin,
 // end) of `columns` columns. The last panel may be partial: it is a tile's only one, of which only `used` lanes are there.
 template <typename Body>
