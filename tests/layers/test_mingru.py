@@ -183,9 +183,9 @@ def test_what_a_stream_refuses():
     )
     if ops.native_status().available:
         with pytest.raises(BackendError) as lack:
-            gw.MinGRU(I, H, backend="native").stream()
+            gw.MinGRU(I, H).stream(weights="int8")
         assert str(lack.value) == (
-            "MinGRU.stream: backend='native' needs the native kernel, which cannot serve: it steps GRUs only"
+            "MinGRU.stream: weights='int8' needs the native kernel, which cannot serve: it steps GRUs only"
         )
 
 

@@ -10,12 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gatewise.errors import InputError
 from gatewise.kernels import ops
 from gatewise.layers.cell import RecurrentCell
 from gatewise.layers.options import check_choice
 from gatewise.layers.recurrent import RecurrentLayer
-from gatewise.layers.stream import Stream, Weights
 
 _CELLS = {reset: f"gru_{reset}" for reset in ops.RESETS}
 
@@ -72,16 +70,6 @@ class GRU(RecurrentLayer):
 
     def _plain_cell(self) -> str | None:
         return _CELLS.get(self.reset)
-
-    def stream(self, batch_size: int = 1, *, weights: Weights = "float32") -> Stream:
-        """A stream that runs these layers one step a call, for inputs that arrive one by one; see Stream.
-
-        weights: "int8" is faster and less exact. Raises InputError; BackendError where int8 cannot be had.
-        """
-        if self.layer_norm or self.zoneout:
-            option = "layer_norm" if self.layer_norm else "zoneout"
-            raise InputError(f"GRU.stream: a stream has no {option}; run the layer itself, one step a call, with hx")
-        return Stream(self, batch_size, weights)
 
 
 class GRUCell(RecurrentCell):

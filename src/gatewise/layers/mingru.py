@@ -14,7 +14,6 @@ from gatewise.kernels import ops
 from gatewise.layers.cell import RecurrentCell
 from gatewise.layers.options import check_choice
 from gatewise.layers.recurrent import RecurrentLayer
-from gatewise.layers.stream import Stream
 
 
 class MinGRU(RecurrentLayer):
@@ -72,13 +71,6 @@ class MinGRU(RecurrentLayer):
 
     def _run(self, x: Tensor, states: tuple[Tensor, ...], weights: Sequence[Any], **how: Any) -> tuple[Any, ...]:
         return ops.mingru(x, *states, *weights, candidate=self.candidate, backend=self.backend, **how)
-
-    def stream(self, batch_size: int = 1) -> Stream:
-        """A stream that runs these layers one step a call, for inputs that arrive one by one; see Stream.
-
-        Raises InputError; BackendError of a layer that insists on the native backend, whose streams step GRUs only.
-        """
-        return Stream(self, batch_size, "float32", "MinGRU.stream")
 
 
 class MinGRUCell(RecurrentCell):

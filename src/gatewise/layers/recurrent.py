@@ -15,6 +15,7 @@ from gatewise.kernels import arguments, ops
 from gatewise.kernels.backends import native_plain
 from gatewise.kernels.regularisation import Regularisation
 from gatewise.layers.options import check_choice, check_flag, check_probabilities, check_probability, shown
+from gatewise.layers.stream import Stream, Weights
 
 Norm = Literal["norm_ih", "norm_hh", "norm_c", "norm_c_bias"]
 States = list[tuple[Tensor, ...]]  # of each layer and direction the first or last state, (h,) or (h, c)
@@ -191,6 +192,13 @@ class RecurrentLayer(RNNBase):
             }
         return y, hn, gates
 
+    def stream(self, batch_size: int = 1, *, weights: Weights = "float32") -> Stream:
+        """A stream that runs these layers one step a call, for inputs that arrive one by one; see Stream.
+
+        weights: "int8", of a GRU, is faster and less exact. Raises InputError; BackendError where int8 cannot be had.
+        """
+        return Stream(self, batch_size, weights)
+
     def _plainly(self, input: Any, hx: Any, lengths: Any) -> tuple[Any, ...] | None:
         """What forward gives, by a short way; None where the call is not as plain as that, or wrong."""
         if (
@@ -347,14 +355,19 @@ class RecurrentLayer(RNNBase):
 
         Read at each call, for parametrizations and functional_call exchange them.
         """
+        weights = self._own_weights()
+        if self.weight_dropout > 0 and self.training:
+            for given in weights:
+                given[1] = dropout(given[1], self.weight_dropout)
+        return weights
+
+    def _own_weights(self) -> list[list[Any]]:
+        """The same, before any of them are dropped."""
         own = self._parameters  # the way through __getattr__ takes 2 us
         weights = [[own[name] if name in own else getattr(self, name) for name in names] for names in self._all_weights]
         if not self.bias:
             n = self._products
             weights = [[*given[:n], *[None] * n, *given[n:]] for given in weights]
-        if self.weight_dropout > 0 and self.training:
-            for given in weights:
-                given[1] = dropout(given[1], self.weight_dropout)
         return weights
 
     def _regularisation(self, index: int, x: Tensor, batch_size: int) -> Regularisation | None:

@@ -1,19 +1,19 @@
-"""Stream: a GRU or MinGRU one step at a time, as its inputs arrive."""
+"""Stream: recurrent layers one step at a time, as their inputs arrive."""
 
+from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Literal, get_args, overload
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.utils.parametrize import is_parametrized
+from torch.nn.utils.parametrize import is_parametrized, type_before_parametrizations
 
 from gatewise.errors import BackendError, InputError, ShapeError
 from gatewise.kernels import ops
 
 if TYPE_CHECKING:
-    from gatewise.layers.gru import GRU
-    from gatewise.layers.mingru import MinGRU
+    from gatewise.layers.recurrent import RecurrentLayer
 
 try:
     from gatewise.kernels import native_stream
@@ -24,12 +24,12 @@ Weights = Literal["float32", "int8"]
 
 
 class Stream:
-    """`h_t = stream(x_t)`: the state of a layer's top after one more step. Made by `GRU.stream`, `MinGRU.stream`.
+    """`h_t = stream(x_t)`: the state of a layer's top after one more step. Made by a layer's `stream`.
 
     The steps are those of the layer over the whole sequence, without dropout, hooks and autocast; results carry no
-    gradient. `stream.state` (L, B, H) holds the state of every layer: a copy to keep, which can be set again.
-    `stream.reset()` begins anew. Calls from several Python threads are made one after another; different
-    streams, also those of one layer, do not disturb each other.
+    gradient. `stream.state` (L, B, H), of an LSTM two of them, (h, c), holds the state of every layer: a copy to keep,
+    which can be set again. `stream.reset()` begins anew. Calls from several Python threads are made one after another;
+    different streams, also those of one layer, do not disturb each other.
 
     The layer's weights must stay as they were when the stream was opened. What torch knows of is noticed before the
     next step: another tensor in a weight's place, a new `.data`, every in-place edit. An edit behind torch's back,
@@ -47,32 +47,35 @@ class Stream:
     More than one thread (of torch.get_num_threads()) takes part where the work is worth it and as long as that is
     faster; results do not depend on it.
 
-    What the native kernel cannot serve (a MinGRU, another dtype or device, parametrized weights, a layer that insists
-    on another backend, no kernel in this installation) is streamed through `gatewise.kernels.ops`: no faster than the
-    layer itself, and an edit behind torch's back goes unnoticed, but takes effect.
+    What the native step cannot serve (an LSTM, RNN or MinGRU, another dtype or device, parametrized weights, a layer
+    that insists on another backend, no kernel in this installation) is streamed by the layer's own kernels: no faster
+    than the layer itself, and an edit behind torch's back goes unnoticed, but takes effect.
     """
 
-    def __init__(self, layer: "GRU | MinGRU", batch_size: int, weights: Weights, call: str = "GRU.stream"):
-        self._call = call  # as errors name it
-        _check_request(call, layer, batch_size, weights)
+    def __init__(self, layer: "RecurrentLayer", batch_size: int, weights: Weights):
+        self._call = f"{type_before_parametrizations(layer).__name__}.stream"  # as errors name it
+        _check_request(self._call, layer, batch_size, weights)
         reason = _why_not_native(layer, weights)
-        if reason is not None and (weights == "int8" or layer.backend == "native"):
+        if reason is not None and (weights == "int8" or (layer.backend == "native" and layer.mode == "GRU")):
             asked = "weights='int8'" if weights == "int8" else "backend='native'"
             raise BackendError(f"{self._call}: {asked} needs the native kernel, which cannot serve: {reason}")
         self._opened_by = f"layer.stream({batch_size}" + (", weights='int8')" if weights == "int8" else ")")
         self._input_shapes = [(batch_size, layer.input_size)] + [(layer.input_size,)] * (batch_size == 1)
-        self._output_shapes = {2: (batch_size, layer.hidden_size), 1: (layer.hidden_size,)}
-        self._state_shape = (layer.num_layers, batch_size, layer.hidden_size)
+        sizes = layer._state_sizes()
+        self._output_shapes = {2: (batch_size, sizes[0]), 1: (sizes[0],)}
+        self._state_shapes = [(layer.num_layers, batch_size, size) for size in sizes]
         self._dtype, self._device = layer.weight_ih_l0.dtype, layer.weight_ih_l0.device
-        self._first_state = torch.zeros(self._state_shape, dtype=self._dtype, device=self._device)
+        first = [torch.zeros(shape, dtype=self._dtype, device=self._device) for shape in self._state_shapes]
+        if layer.learn_initial_state:
+            for state, name in zip(first, ("h0", "c0"), strict=False):
+                state += getattr(layer, name).detach().unsqueeze(1)
+        self._first_state = tuple(first)
         self._fallback = None
         if reason is None:
             self._open_natively(layer, batch_size, weights)
         else:
-            self._fallback = _Fallback(layer, batch_size)
-        if layer.learn_initial_state:
-            self._first_state += layer.h0.detach().unsqueeze(1)
-            self.reset()
+            self._fallback = _Fallback(layer, self._first_state)
+        self.reset()
 
     def _open_natively(self, layer: Any, batch_size: int, weights: Weights) -> None:
         assert native_stream is not None  # _why_not_native saw to it
@@ -126,26 +129,34 @@ class Stream:
         return h if isinstance(x_t, Tensor) else h.cpu().numpy()
 
     @property
-    def state(self) -> Tensor:
-        """The state of every layer (L, B, H), a copy. It can be set to a tensor or an array of that shape."""
+    def state(self) -> Any:
+        """The state of every layer (L, B, H), of an LSTM (h, c); a copy. Tensors or arrays of that shape can be set."""
         if self._fallback is not None:
-            return self._fallback.state.clone()
-        state = torch.empty(self._state_shape)
+            states = tuple(state.clone() for state in self._fallback.states)
+            return states[0] if len(states) == 1 else states
+        state = torch.empty(self._state_shapes[0])
         self._native.read(state.data_ptr())
         return state
 
     @state.setter
-    def state(self, value: Tensor | np.ndarray) -> None:
-        self._check("state", value, [self._state_shape])
-        state = self._as_tensor(value).contiguous()
+    def state(self, value: Any) -> None:
+        values = (value,) if len(self._state_shapes) == 1 else value
+        if not isinstance(values, (tuple, list)) or len(values) != len(self._state_shapes):
+            got = f"{len(value)} of them" if isinstance(value, (tuple, list)) else type(value).__name__
+            raise InputError(f"{self._call}: expected state to be two arrays or tensors (h, c), got {got}")
+        for state, shape in zip(values, self._state_shapes, strict=True):
+            self._check("state", state, [shape])
+        self._set_states([self._as_tensor(state).contiguous() for state in values])
+
+    def _set_states(self, states: Sequence[Tensor]) -> None:
         if self._fallback is not None:
-            self._fallback.state = state.clone()
+            self._fallback.states = tuple(state.clone() for state in states)
         else:
-            self._native.write(state.data_ptr())
+            self._native.write(states[0].data_ptr())
 
     def reset(self) -> None:
         """Begin anew: the state becomes zeros, or what the layer has learned for it when the stream was opened."""
-        self.state = self._first_state
+        self._set_states(self._first_state)
 
     def _as_tensor(self, value: Tensor | np.ndarray) -> Tensor:
         if isinstance(value, Tensor):
@@ -176,14 +187,14 @@ class Stream:
 
 
 class _Fallback:
-    """Steps through ops, with the weights as they are at each step; state (L, B, H)."""
+    """Steps of the layer itself, with the weights as they are at each step; states (L, B, H) of h, and of c."""
 
-    def __init__(self, layer: "GRU | MinGRU", batch_size: int):
+    def __init__(self, layer: "RecurrentLayer", states: tuple[Tensor, ...]):
         self._layer = layer
         self._before = self._facts()
         # Kept, so that no other weight can take their memory's address.
         self._memory = [parameter.detach() for parameter in layer.parameters()]
-        self.state = layer.weight_ih_l0.detach().new_zeros(layer.num_layers, batch_size, layer.hidden_size)
+        self.states = states
 
     def _facts(self) -> dict[str, tuple[int, int, int]]:
         """Of each parameter, those of parametrizations among them: its identity, version and address."""
@@ -200,27 +211,45 @@ class _Fallback:
 
     def step(self, x: Tensor) -> Tensor:
         """The top layer's state (B, H) after a step with x (B, I)."""
-        layer, device = self._layer, x.device.type
+        device = x.device.type
         available = torch.amp.is_autocast_available(device)
-        states = []
         with torch.no_grad(), torch.autocast(device, enabled=False) if available else nullcontext():
-            for weights, h in zip(layer.all_weights, self.state, strict=True):
-                if not layer.bias:
-                    weights = [*weights, *[None] * layer._products]
-                _, x = layer._run(x.unsqueeze(0), (h,), weights)
-                states.append(x)
-            self.state = torch.stack(states)
+            y = self._step_at_once(x)
+            return self._step_of_each(x) if y is None else y
+
+    def _step_at_once(self, x: Tensor) -> Tensor | None:
+        """By the short way of a plain call; None where there is none."""
+        time = 1 if self._layer.batch_first else 0
+        hx = self.states[0] if len(self.states) == 1 else self.states
+        found = self._layer._plainly(x.unsqueeze(time), hx, None)
+        if found is None:
+            return None
+        y, last = found
+        self.states = last if isinstance(last, tuple) else (last,)
+        return y.squeeze(time)
+
+    def _step_of_each(self, x: Tensor) -> Tensor:
+        """Layer by layer."""
+        after = []
+        for weights, *before in zip(self._layer._own_weights(), *self.states, strict=True):
+            y, *states = self._layer._run(x.unsqueeze(0), tuple(before), weights)
+            after.append(states)
+            x = y.squeeze(0)
+        self.states = tuple(torch.stack(states) for states in zip(*after, strict=True))
         return x
 
 
-def _names(layer: "GRU | MinGRU") -> list[str | None]:
+def _names(layer: "RecurrentLayer") -> list[str | None]:
     """Of each layer the names of its weights and biases, None for a bias that there is not."""
     nothing = [] if layer.bias else [None] * layer._products
     return [name for names in layer._all_weights for name in [*names, *nothing]]
 
 
-def _check_request(call: str, layer: "GRU | MinGRU", batch_size: int, weights: str) -> None:
+def _check_request(call: str, layer: "RecurrentLayer", batch_size: int, weights: str) -> None:
     """Raise InputError unless a stream is possible."""
+    if layer.layer_norm or layer.zoneout:
+        option = "layer_norm" if layer.layer_norm else "zoneout"
+        raise InputError(f"{call}: a stream has no {option}; run the layer itself, one step a call, with hx")
     if weights not in get_args(Weights):
         raise InputError(f"{call}: unknown weights {weights!r}; expected one of {', '.join(get_args(Weights))}")
     if not isinstance(batch_size, int) or batch_size < 1:
@@ -235,7 +264,7 @@ def _check_request(call: str, layer: "GRU | MinGRU", batch_size: int, weights: s
             raise InputError(f"{call}: {name} is computed by a hook, which a stream does not run; remove the hook")
 
 
-def _why_not_native(layer: "GRU | MinGRU", weights: Weights) -> str | None:
+def _why_not_native(layer: "RecurrentLayer", weights: Weights) -> str | None:
     """Why the native step cannot serve the layer; None if it can."""
     status = ops.native_status()
     if native_stream is None or not status.available:
