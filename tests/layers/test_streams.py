@@ -40,13 +40,14 @@ def assert_follows(stream: Any, x: Tensor, y: Tensor, last: Any) -> None:
     [
         {},
         {"num_layers": 2, "bias": False},
+        {"num_layers": 2, "batch_first": True},
         {"num_layers": 2, "dropout": 0.9, "batch_first": True},
         {"num_layers": 2, "learn_initial_state": True},
         {"dtype": torch.float64},
         {"backend": "native"},
         {"backend": "reference"},
     ],
-    ids=["plain", "no-bias", "dropout", "learned", "float64", "native", "reference"],
+    ids=["plain", "no-bias", "batch-first", "dropout", "learned", "float64", "native", "reference"],
 )
 @every_kind
 def test_steps_of_the_layer(kind, arguments):
