@@ -1,5 +1,7 @@
 """Streams of every layer, against the layer over the whole sequence; a GRU's native ones are in test_stream.py."""
 
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -10,8 +12,10 @@ from torch import Tensor
 
 import gatewise as gw
 from gatewise.errors import BackendError, InputError, ShapeError
+from gatewise.kernels import ops
 
 T, B, I, H = 6, 3, 5, 4  # noqa: E741
+STATUS = ops.native_status()
 every_kind = pytest.mark.parametrize("kind", ALL)
 
 
@@ -44,7 +48,7 @@ def assert_follows(stream: Any, x: Tensor, y: Tensor, last: Any) -> None:
         {"num_layers": 2, "dropout": 0.9, "batch_first": True},
         {"num_layers": 2, "learn_initial_state": True},
         {"dtype": torch.float64},
-        {"backend": "native"},
+        pytest.param({"backend": "native"}, marks=pytest.mark.skipif(not STATUS.available, reason=str(STATUS.reason))),
         {"backend": "reference"},
     ],
     ids=["plain", "no-bias", "batch-first", "dropout", "learned", "float64", "native", "reference"],
@@ -100,6 +104,22 @@ def test_a_state_to_keep_and_set(kind):
     _, last = layer(x[:3])
     stream.state = last if isinstance(last, Tensor) else [state.detach() for state in last]
     torch.testing.assert_close(stream(x[3]), layer(x[:4])[0][3].detach())
+
+
+@pytest.mark.parametrize("backend", ["auto", "reference"])
+def test_steps_from_several_threads_are_made_one_after_another(backend):
+    layer: Any = gw.RNN(1, 1, nonlinearity="relu", bias=False, backend=backend)
+    torch.nn.init.ones_(layer.weight_ih_l0)
+    torch.nn.init.ones_(layer.weight_hh_l0)
+    stream, one = layer.stream(), torch.ones(1, 1)
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(4) as threads:
+            list(threads.map(lambda _: stream(one), range(400)))
+    finally:
+        sys.setswitchinterval(interval)
+    assert float(stream.state) == 400  # each adds one
 
 
 def test_states_of_an_lstm_that_do_not_fit():

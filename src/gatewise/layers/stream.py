@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import nullcontext
+from threading import Lock
 from typing import TYPE_CHECKING, Any, Literal, get_args, overload
 
 import numpy as np
@@ -150,7 +151,7 @@ class Stream:
 
     def _set_states(self, states: Sequence[Tensor]) -> None:
         if self._fallback is not None:
-            self._fallback.states = tuple(state.clone() for state in states)
+            self._fallback.set_states(states)
         else:
             self._native.write(states[0].data_ptr())
 
@@ -195,6 +196,12 @@ class _Fallback:
         # Kept, so that no other weight can take their memory's address.
         self._memory = [parameter.detach() for parameter in layer.parameters()]
         self.states = states
+        self._lock = Lock()  # a step reads the states and replaces them
+
+    def set_states(self, states: Sequence[Tensor]) -> None:
+        """Go on from copies of these."""
+        with self._lock:
+            self.states = tuple(state.clone() for state in states)
 
     def _facts(self) -> dict[str, tuple[int, int, int]]:
         """Of each parameter, those of parametrizations among them: its identity, version and address."""
@@ -213,7 +220,7 @@ class _Fallback:
         """The top layer's state (B, H) after a step with x (B, I)."""
         device = x.device.type
         available = torch.amp.is_autocast_available(device)
-        with torch.no_grad(), torch.autocast(device, enabled=False) if available else nullcontext():
+        with self._lock, torch.no_grad(), torch.autocast(device, enabled=False) if available else nullcontext():
             y = self._step_at_once(x)
             return self._step_of_each(x) if y is None else y
 
