@@ -138,6 +138,36 @@ def test_lengths(kind, shape, batch_first, arguments, monkeypatch, taken):
     assert taken == [not arguments, True]
 
 
+@pytest.mark.parametrize("first", ["zeros", "hx"])
+@shapes
+@every_kind
+def test_bfloat16(kind, shape, first, monkeypatch, taken):
+    """Taken where the kernels compute in it; the usual way widens it for the others, and for lengths."""
+    steps, batch, inputs, hidden = shape
+    layer = make(kind, inputs, hidden, num_layers=2).bfloat16()
+    single = make(kind, inputs, hidden).bfloat16()
+    x = torch.randn(steps, batch, inputs).bfloat16()
+    hx = None if first == "zeros" else states(layer, batch)
+    if hx is not None:
+        hx = hx.bfloat16() if isinstance(hx, Tensor) else tuple(h.bfloat16() for h in hx)
+    first_layer = None if hx is None else hx[:1] if isinstance(hx, Tensor) else tuple(h[:1] for h in hx)
+
+    def called() -> list[Tensor]:
+        with torch.inference_mode():
+            found = flat(layer(x, hx))
+        given = x.clone().requires_grad_()
+        trained = flat(single(given, first_layer))
+        leaves = [given, *single.parameters()]
+        return [*found, *trained, *torch.autograd.grad([t.float().square().sum() for t in trained], leaves)]
+
+    assert all(torch.equal(a, b) for a, b in zip(called(), usual(monkeypatch, called), strict=True))
+    served = native_plain._native.computes_bfloat16(native_plain.native_calls.CELLS[single._plain_cell()])
+    assert taken == [served] * 2
+    with torch.inference_mode():
+        layer(x, hx, lengths=torch.full((batch,), steps))
+    assert not taken[-1]
+
+
 def test_lengths_that_the_usual_way_sees_to(taken):
     layer, x = make("GRU"), torch.randn(3, 2, 5)
     for lengths, message in (([1, 2], "to be a tensor"), (torch.tensor([4, 1]), "got 4 for row 0"), (5, "a tensor")):

@@ -1,4 +1,6 @@
-"""The plain call by a short way: float32 on the CPU, with or without lengths, packed or not, and nobody follows.
+"""The plain call by a short way: on the CPU, with or without lengths, packed or not, and nobody follows.
+
+It takes float32, and bfloat16 where the kernels compute in it: not with lengths.
 
 Of one step of one row, the checks, choices and views that any call needs take several times as long as the kernel. Here
 one condition stands for all of them; where it does not hold, the usual way goes on, and says what is wrong. Importing
@@ -19,7 +21,7 @@ from gatewise.kernels.reference import CELLS
 
 _BLOCKS = {name: cell.blocks for name, cell in CELLS.items()}  # of H rows that the weights have
 _STATES = {name: cell.states for name, cell in CELLS.items()}
-_FLOAT32, _BYTES = torch.float32, 4
+_FLOAT32, _BFLOAT16 = torch.float32, torch.bfloat16
 _NO_CHECKPOINTS, _NO_ROWS = (0, 0), (0, False, False, 0, 0, 0)
 
 Weights = Sequence[Sequence[Any]]
@@ -45,7 +47,7 @@ def run(
         sequence, batch_first, x = x, False, x.data
     if (
         type(x) is not Tensor
-        or x.dtype is not _FLOAT32
+        or not (x.dtype is _FLOAT32 or (lengths is None and sequence is None and _is_bfloat16(cell, x)))
         or not x.is_cpu
         or x.dim() != (3 if sequence is None else 2)
         or torch._C._are_functorch_transforms_active()
@@ -65,11 +67,11 @@ def run(
     states = ()
     if hx is not None:
         states = hx if cell == "lstm" else (hx,)
-        if not _states_fit(states, _STATES[cell], (len(weights), batch, hidden_size)):
+        if not _states_fit(states, x.dtype, _STATES[cell], (len(weights), batch, hidden_size)):
             return None
     depth = input_size
     for given in weights:
-        if not _weights_fit(given, _BLOCKS[cell] * hidden_size, depth, hidden_size):
+        if not _weights_fit(given, x.dtype, _BLOCKS[cell] * hidden_size, depth, hidden_size):
             return None
         depth = hidden_size
     derived = torch.is_grad_enabled() and any(
@@ -90,6 +92,11 @@ def run(
     elif batch_first:
         y = y.view(batch, 1, hidden_size) if steps == 1 else y.transpose(0, 1)
     return y, lasts[0] if len(lasts) == 1 else tuple(lasts)
+
+
+def _is_bfloat16(cell: str, x: Tensor) -> bool:
+    """Whether x is, and the kernels compute in it."""
+    return x.dtype is _BFLOAT16 and _native.computes_bfloat16(native_calls.CELLS[cell])
 
 
 def _rows_of(x: Tensor, lengths: Any, input_size: int, batch_first: bool) -> _Rows | None:
@@ -122,29 +129,29 @@ def _packed_rows(x: Tensor, batch_sizes: Any, input_size: int) -> _Rows | None:
 def _computed(cell: str, x: Tensor, states: Sequence[Tensor], weights: Weights, rows: _Rows, hidden_size: int):
     """y and the last states, without a gradient."""
     _, batch, apart, _, _ = rows
-    plane, inputs = batch * hidden_size, x.shape[-1]
+    plane, inputs = batch * hidden_size * x.itemsize, x.shape[-1]  # plane: bytes of a layer's state
     lasts = [x.new_empty(len(weights), batch, hidden_size) for _ in range(_STATES[cell])]
     first = [state.data_ptr() for state in states] if states else [_zeros_at(hidden_size)] * len(lasts)
     last = [state.data_ptr() for state in lasts]
     y, source, first_apart = x, (x.data_ptr(), *apart), hidden_size if states else 0
     for given in weights:
         y, target = _outputs(x, rows, hidden_size)
-        _forward(cell, rows, inputs, hidden_size, given, source, first, first_apart, target, last, 0)
+        _forward(x.dtype, cell, rows, inputs, hidden_size, given, source, first, first_apart, target, last, 0)
         source, inputs, _below = target, hidden_size, y  # which lives on while the next layer reads it
-        last = [address + plane * _BYTES for address in last]
+        last = [address + plane for address in last]
         if states:
-            first = [address + plane * _BYTES for address in first]
+            first = [address + plane for address in first]
     return y, lasts
 
 
-def _states_fit(states: Any, count: int, shape: tuple[int, int, int]) -> bool:
+def _states_fit(states: Any, dtype: torch.dtype, count: int, shape: tuple[int, int, int]) -> bool:
     if type(states) is not tuple or len(states) != count:
         return False
     for state in states:
         if (
             type(state) is not Tensor
             or state.shape != shape
-            or state.dtype is not _FLOAT32
+            or state.dtype is not dtype
             or not state.is_cpu
             or not state.is_contiguous()
         ):
@@ -152,12 +159,12 @@ def _states_fit(states: Any, count: int, shape: tuple[int, int, int]) -> bool:
     return True
 
 
-def _weights_fit(weights: Sequence[Any], high: int, inputs: int, hidden_size: int) -> bool:
+def _weights_fit(weights: Sequence[Any], dtype: torch.dtype, high: int, inputs: int, hidden_size: int) -> bool:
     for weight, shape in zip(weights, ((high, inputs), (high, hidden_size), (high,), (high,)), strict=False):
         if (
             (type(weight) is not Parameter and type(weight) is not Tensor)
             or weight.shape != shape
-            or weight.dtype is not _FLOAT32
+            or weight.dtype is not dtype
             or not weight.is_cpu
             or not weight.is_contiguous()
         ):
@@ -193,14 +200,14 @@ _zeros: dict[int, Tensor] = {}
 
 
 def _zeros_at(size: int) -> int:
-    """The address of zeros that are the first state of every row."""
+    """The address of zeros, of either dtype, that are the first state of every row."""
     zeros = _zeros.get(size)
     if zeros is None:  # another thread may be here, too, and use what it found
         zeros = _zeros.setdefault(size, torch.zeros(size, dtype=_FLOAT32, device="cpu"))
     return zeros.data_ptr()
 
 
-def _forward(cell, rows: _Rows, inputs, hidden_size, weights, source, first, apart, target, last, saved) -> None:
+def _forward(dtype, cell, rows: _Rows, inputs, hidden_size, weights, source, first, apart, target, last, saved) -> None:
     """One layer. source, target: address and strides of x and y; first, last: addresses of h and c.
 
     apart: floats from a row of the first states to the next.
@@ -211,7 +218,7 @@ def _forward(cell, rows: _Rows, inputs, hidden_size, weights, source, first, apa
     addresses = [weight.data_ptr() for weight in weights]
     addresses += (0, 0, 0) if len(addresses) == 2 else (0,)  # no biases, no projection
     of_rows = _NO_ROWS if lengths is None else (lengths.data_ptr(), packed, False, 0, 0, 0)
-    _native.forward(
+    (_native.forward if dtype is _FLOAT32 else _native.forward_bfloat16)(
         native_calls.CELLS[cell], steps, batch, inputs, hidden_size, hidden_size, *addresses, *source,
         h0, apart, c0, apart, *target, hn, cn, saved, *_NO_CHECKPOINTS, *of_rows, native_calls.most_threads(),
     )  # fmt: skip
@@ -230,6 +237,7 @@ class _Plain(torch.autograd.Function):
         saved_size = _native.saved_size(native_calls.CELLS[cell], hidden_size)
         saved = native_calls.saved_gates(x, (*x.shape[:-1], saved_size))
         _forward(
+            x.dtype,
             cell,
             rows,
             x.shape[-1],

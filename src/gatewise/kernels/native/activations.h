@@ -11,7 +11,7 @@ namespace {
 // The numbers of the functions below, each in all lanes of a vector, which the instructions can read where it lies.
 struct Numbers {
     Vec log2_e, rounder, ln2_high, ln2_low, seventh, sixth, fifth, fourth, third, second;
-    Vec least, most, least_tanh, one, two;
+    Vec least, most, least_tanh, minus_zero, one, two;
 };
 
 template <int... Lane>
@@ -27,7 +27,7 @@ GATEWISE_INLINE inline const Numbers& numbers() {
         in_lanes(1.44269504f), in_lanes(12582912.0f), in_lanes(0.693359375f), in_lanes(-2.12194440e-4f),
         in_lanes(1.0f / 5040), in_lanes(1.0f / 720),  in_lanes(1.0f / 120),   in_lanes(1.0f / 24),
         in_lanes(1.0f / 6),    in_lanes(0.5f),        in_lanes(-87.0f),       in_lanes(87.0f),
-        in_lanes(-40.0f),      in_lanes(1.0f),        in_lanes(2.0f)};
+        in_lanes(-40.0f),      in_lanes(-0.0f),       in_lanes(1.0f),         in_lanes(2.0f)};
     const Numbers* from = &all;
     asm volatile("" : "+r"(from));
     return *from;
@@ -50,11 +50,7 @@ GATEWISE_INLINE inline Exponential exponential(Vec x, const Numbers& c) {  // -8
     p = p * f + c.fourth;
     p = p * f + c.third;
     p = p * f + c.second;
-    IntVec bits;
-    std::memcpy(&bits, &shifted, sizeof bits);
-    bits = (bits << 23) + 0x3f800000;
-    Vec power;
-    std::memcpy(&power, &bits, sizeof power);
+    const Vec power = reinterpret_cast<Vec>((reinterpret_cast<IntVec>(shifted) << 23) + 0x3f800000);
     return {power, p * f * f + f};
 }
 
@@ -69,12 +65,12 @@ GATEWISE_INLINE inline Vec sigmoid(Vec x) {
 // (1 - e^-2|x|) / (1 + e^-2|x|), with the sign of x
 GATEWISE_INLINE inline Vec tanh(Vec x) {
     const Numbers& c = numbers();
-    const Vec two = c.two;
-    const Vec a = clamp(-two * (x < 0.0f ? -x : x), c.least_tanh, Vec{});
-    const Exponential e = exponential(a, c);
+    const IntVec sign = reinterpret_cast<IntVec>(c.minus_zero);
+    const Vec a = reinterpret_cast<Vec>(reinterpret_cast<IntVec>(x) | sign) * c.two;  // -2|x|
+    const Exponential e = exponential(a < c.least_tanh ? c.least_tanh : a, c);
     const Vec m = e.power * e.rest + (e.power - c.one);
-    const Vec t = m / (two + m);
-    return x < 0.0f ? t : -t;
+    const Vec t = m / (c.two + m);
+    return reinterpret_cast<Vec>((reinterpret_cast<IntVec>(t) & ~sign) | (reinterpret_cast<IntVec>(x) & sign));
 }
 
 }  // namespace

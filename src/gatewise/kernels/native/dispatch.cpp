@@ -20,6 +20,9 @@ GATEWISE_CELLS(GATEWISE_EXTERN_PORTABLE)
 GATEWISE_CELLS(GATEWISE_EXTERN_AVX2)
 GATEWISE_CELLS(GATEWISE_EXTERN_AVX512)
 #endif
+#ifdef GATEWISE_AVX512_BF16
+extern const KernelsOf<Bfloat16> bfloat16_avx512_bf16_gru_after, bfloat16_avx512_bf16_gru_before;
+#endif
 #ifdef GATEWISE_AMX
 extern const KernelsOf<Bfloat16> bfloat16_amx_gru_after, bfloat16_amx_gru_before;
 #endif
@@ -47,13 +50,19 @@ struct Choice {
     bool runs_here;
 };
 
+#ifdef GATEWISE_AVX512_BF16
+constexpr Kernels kernels_avx512_bf16{"avx512",
+                                      "avx512",
+                                      GATEWISE_OF_AVX512,
+                                      {&bfloat16_avx512_bf16_gru_after, &bfloat16_avx512_bf16_gru_before}};
+#endif
+
 #ifdef GATEWISE_AMX
-// The processor has AMX and AVX-512 for bfloat16, and the system lets this process use the tiles' registers.
+// The processor has AMX, and the system lets this process use the tiles' registers.
 bool amx_runs_here() {
-    constexpr unsigned avx512_bf16 = 1u << 5, amx_bf16 = 1u << 22, amx_tile = 1u << 24;
+    constexpr unsigned amx_bf16 = 1u << 22, amx_tile = 1u << 24;
     constexpr long request_permission = 0x1023, tile_data = 18;
     unsigned a, b, c, d;
-    if (!__get_cpuid_count(7, 1, &a, &b, &c, &d) || !(a & avx512_bf16)) return false;
     if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(d & amx_bf16) || !(d & amx_tile)) return false;
     return syscall(SYS_arch_prctl, request_permission, tile_data) == 0;
 }
@@ -70,9 +79,13 @@ const Kernels* kernels_for(const char* name) {
     __builtin_cpu_init();
     const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
                         __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
+    [[maybe_unused]] const bool avx512_bf16 = avx512 && __builtin_cpu_supports("avx512bf16");
     const Choice choices[] = {
 #ifdef GATEWISE_AMX
-        {&kernels_amx, avx512 && amx_runs_here()},
+        {&kernels_amx, avx512_bf16 && amx_runs_here()},
+#endif
+#ifdef GATEWISE_AVX512_BF16
+        {&kernels_avx512_bf16, avx512_bf16},
 #endif
         {&kernels_avx512, avx512},
         {&kernels_avx2, __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")},

@@ -1,4 +1,5 @@
-// Float32 arithmetic for the sweeps: how products are made, and where the rows and the state lie. See also amx.h.
+// Float32 arithmetic for the sweeps: how products are made, and where the rows and the state lie. See also
+// bfloat16_tiles.h.
 #pragma once
 
 #include "activations.h"

@@ -1,6 +1,6 @@
 // The forward sweep. Its steps bear the numbers of the equations in kernels/reference.py.
 //
-// `Arithmetic` says how numbers are kept and products made: Float32 (float32.h) or AmxBfloat16 (amx.h).
+// `Arithmetic` says how numbers are kept and products made: Float32 (float32.h) or TiledBfloat16 (bfloat16_tiles.h).
 #pragma once
 
 #include <optional>
