@@ -551,6 +551,8 @@ int test(std::uint32_t seed, int shape_count) {
         if (kernels->bfloat16[static_cast<int>(Cell::gru_after)]) bfloat16.emplace_back(name, kernels);
     }
     if (!best || best != best_kernels()) fail("best_kernels", "is not the first of kernels_for");
+    const double cost = system_barrier_nanoseconds(nanoseconds());
+    if (!(cost >= 0 && cost < 1000)) fail("barrier_nanoseconds", std::to_string(cost));
     if (kernels_for("unknown")) fail("kernels_for", "knows \"unknown\"");
     for (const auto& kernels : float32) names += " " + kernels.first;
     for (const auto& kernels : bfloat16) names += ", " + kernels.first + " bfloat16";

@@ -16,9 +16,20 @@ constexpr Index chunk_bytes = 512 * 1024;
 // Multiply-adds below which waking a second thread costs more than it saves.
 constexpr double small_work = 200e3;
 
-// Multiply-adds of a step below which to wait for each other costs more than to share the units saves (B=1, H=64: one
-// thread is 1.4 times as fast as two; at H=96 two are faster).
+// Multiply-adds of a step below which no more than two threads share the units, and none if they wait more than twice.
 constexpr double small_step = 20e3;
+
+// Whether members gain by sharing the units, though they wait for each other, and read what the others wrote: that
+// depends on what waiting costs (B=1, H=64: two threads are 1.5 times as fast as one where it takes 40 ns; B=2, H=64: 0.6
+// times where it takes 290).
+// A thread that was asleep often wakes up on the caller's core, and the two take turns for 10 ms: only a long call gains
+// then (T=256, B=1, H=128, every 0.1 s: 1.2 ms alone, 12 ms with it).
+inline bool waiting_pays(Grid grid, Index steps, std::int64_t now) {
+    constexpr double work_of_a_wait = 190, work_of_waking = 500e6;
+    if (grid.members == 1) return true;
+    const double cost = barrier_nanoseconds(now);
+    return cost > 0 ? grid.work > work_of_a_wait * cost : grid.work * static_cast<double>(steps) > work_of_waking;
+}
 
 // One row (step, batch) of gates or of their gradients; cells.h says which slots it has.
 struct GateRow {
@@ -68,16 +79,17 @@ class Arena {
     Index used_ = 0;
 };
 
-// `packs`: the call packs the weights; else it reads them where they lie.
+// `packs`: the call packs the weights; else it reads them where they lie. `waits`: how often members that share the units
+// wait for each other in a step.
 template <typename Cell, typename Arithmetic>
-Grid grid_for(const Shape& s, int threads, bool packs) {
+Grid grid_for(const Shape& s, int threads, bool packs, int waits) {
     const auto size = [](Index number) { return static_cast<double>(number); };
     const double step = Cell::has_recurrent_weights * Cell::gates * size(s.B) * size(s.H) * size(s.H);
     const double work = size(s.T) * (step + Cell::gates * size(s.B) * size(s.H) * size(s.I));
-    if (threads == 1 || work < small_work) return {1, 1, 1};
+    if (threads == 1 || work < small_work) return {1, 1, 1, work};
     if (s.T == 1 || !packs) {
         const int members = static_cast<int>(std::min<Index>(threads, panels(s.H)));
-        return {1, members, members};
+        return {1, members, members, work};
     }
     const Index weight_bytes = static_cast<Index>(sizeof(typename Arithmetic::Weight));
     const bool cached = !Cell::has_recurrent_weights ||
@@ -85,8 +97,9 @@ Grid grid_for(const Shape& s, int threads, bool packs) {
     int groups = static_cast<int>(cached ? std::min<Index>(threads, s.B / Arithmetic::rows_of_a_thread) : 1);
     if (groups < 1) groups = 1;
     const int members = static_cast<int>(std::min<Index>(threads / groups, panels(s.H)));
-    if (Cell::has_recurrent_weights && step < small_step) return {groups, 1, 1};
-    return {groups, members, members};
+    if (!Cell::has_recurrent_weights) return {groups, members, members, work};
+    if (step >= small_step) return {groups, members, members, step / waits};
+    return {groups, std::min(members, waits > 2 ? 1 : 2), 1, step / waits};
 }
 
 // The rows of group `group`: as many as the others have, or, where lengths differ, with about as many steps.

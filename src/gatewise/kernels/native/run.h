@@ -62,8 +62,11 @@ void run(Grid grid, const Call& call, float* workspace, Rest... rest) {
     };
     if (grid.shares() > 1) {
         const std::int64_t begin = nanoseconds();
-        const std::int64_t lost = better_alone(begin) ? -1 : run_grid(grid, grid.shares());
-        if (lost >= 0) return report_loss(begin, nanoseconds(), lost);
+        if (!better_alone(begin)) {
+            if (!waiting_pays(grid, call.shape.T, begin)) grid = grid.without_members();
+            const std::int64_t lost = run_grid(grid, grid.shares());
+            if (lost >= 0) return report_loss(begin, nanoseconds(), lost);
+        }
     }
     run_grid(grid.without_members(), 1);
 }
@@ -76,11 +79,13 @@ struct KernelsIn {
     using Forward = ForwardSpace<Cell, Arithmetic>;
     using Backward = BackwardSpace<Cell, Arithmetic>;
 
+    static constexpr int waits = (has_factor<Cell> ? 2 : 1) + (is_extended<Cell> ? 2 : 0);
+
     static Grid forward_grid(const Shape& s, int threads) {
-        return grid_for<Cell, Arithmetic>(s, threads, packs_forward<Arithmetic>(s));
+        return grid_for<Cell, Arithmetic>(s, threads, packs_forward<Arithmetic>(s), waits);
     }
     static Grid backward_grid(const Shape& s, int threads) {
-        return grid_for<Cell, Arithmetic>(s, threads, packs_backward<Cell, Arithmetic>(s));
+        return grid_for<Cell, Arithmetic>(s, threads, packs_backward<Cell, Arithmetic>(s), waits);
     }
     static Index kept_size(const Shape& s) {
         Arena counter(nullptr);

@@ -74,4 +74,57 @@ void report_loss(std::int64_t begin, std::int64_t end, std::int64_t lost) {
     alone_until.store(end + rest * (before + lost), std::memory_order_relaxed);
 }
 
+namespace {
+
+constexpr std::int64_t millisecond = 1'000'000;
+
+// The least of some tries that last about a tenth of a millisecond; 0 where not even one had both threads running.
+double measure_barrier() {
+    constexpr int rounds = 16, tries = 8;
+    constexpr double most = 1000;
+    Barrier barrier;
+    std::atomic<bool> goes_on{true};
+    double least = most;
+    const auto body = [&](int thread, int team) {
+        if (team < 2) return;
+        const std::int64_t start = nanoseconds();
+        for (int i = 0; i < tries && goes_on.load(std::memory_order_relaxed); ++i) {
+            barrier.wait(team);
+            const std::int64_t begin = nanoseconds();
+            for (int round = 0; round < rounds; ++round) barrier.wait(team);
+            const std::int64_t end = nanoseconds();
+            if (thread == 0) {
+                least = std::min(least, static_cast<double>(end - begin) / rounds);
+                goes_on.store(end - start < millisecond / 10, std::memory_order_relaxed);
+            }
+            barrier.wait(team);  // both read the same
+        }
+    };
+    const auto call_body = [](const void* context, int thread, int team) {
+        (*static_cast<decltype(&body)>(context))(thread, team);
+    };
+    run_team(2, call_body, &body);
+    return least < most ? least : 0;
+}
+
+// A thread that was asleep comes to a core of its own within some milliseconds in which it is used.
+constexpr std::int64_t waking = 20 * millisecond;
+std::atomic<double> barrier_cost{0};
+std::atomic<std::int64_t> measured_until{0}, wakes_until{0};
+
+}  // namespace
+
+double barrier_nanoseconds(std::int64_t now) {
+    if (now < measured_until.load(std::memory_order_relaxed)) return barrier_cost.load(std::memory_order_relaxed);
+    const double cost = measure_barrier();
+    if (is_alone) return cost;
+    const std::int64_t wakes = wakes_until.load(std::memory_order_relaxed);
+    if (cost == 0 && wakes == 0) wakes_until.store(now + waking, std::memory_order_relaxed);
+    if (cost == 0 && (wakes == 0 || now < wakes)) return 0;
+    wakes_until.store(0, std::memory_order_relaxed);
+    barrier_cost.store(cost, std::memory_order_relaxed);
+    measured_until.store(now + (cost > 0 ? 50 : 1000) * millisecond, std::memory_order_relaxed);
+    return cost;
+}
+
 }  // namespace gatewise
