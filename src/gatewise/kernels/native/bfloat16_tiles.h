@@ -65,11 +65,13 @@ struct TiledBfloat16 {
     static Vec sigmoid(Vec x) { return logistic(x, 1.0f); }
     static Vec tanh(Vec x) { return 2.0f * logistic(x, 2.0f) - 1.0f; }
 
+    static bool squeezes(Index) { return false; }
+
     static Index panel_size(Index depth, Index gates) { return tiles(depth, tile_depth) * gates * tile_numbers; }
 
     // As [panel][depth / 32][gates][16 pairs of the depth][lanes][2].
     static void pack(Bfloat16* packed, const Bfloat16* weights, Index gates, Index units, Index depth, Index begin,
-                     Index end) {
+                     Index end, bool) {
         for (Index p = begin; p < end; ++p)
             for (Index k = 0; k < depth; k += tile_depth)
                 for (Index g = 0; g < gates; ++g, packed += tile_numbers) {

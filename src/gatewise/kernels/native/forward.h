@@ -14,7 +14,10 @@ namespace {
 // too, and a single change always changes the sums.
 struct alignas(64) Fingerprint {
     typedef std::uint64_t Sums __attribute__((vector_size(sizeof(Vec))));
-    Sums sums{};
+    Sums sums;
+
+    // squeezed: how the weights are packed is a part of what is known of them.
+    explicit Fingerprint(bool squeezed) : sums(Sums{} + squeezed) {}
 
     template <typename Number>
     void add(const Number* numbers, Index count) {
@@ -66,6 +69,7 @@ struct PackedWeights {
 template <typename Cell, typename Arithmetic>
 struct ForwardSpace {
     const bool packs;  // the weights; else they are read where they lie
+    const bool squeezes;  // the last panels
     PackedWeights<Cell, Arithmetic> packed;
     float* bias;          // what is added to the input's products, a slot for each gate
     float* last_bias;     // what is added to the last gate's recurrent product, where that is kept apart
@@ -83,7 +87,7 @@ struct ForwardSpace {
     // kept: where the packed weights are kept; null: in the arena. replayed: steps that are computed again at once, all
     // that they save in a chunk; 0: not again.
     ForwardSpace(Arena& arena, const Shape& s, Grid grid, bool saves, bool keeps, float* kept, Index replayed = 0)
-        : packs(packs_forward<Arithmetic>(s)) {
+        : packs(packs_forward<Arithmetic>(s)), squeezes(Arithmetic::squeezes(most_rows(s, grid))) {
         Arena kept_arena(kept);
         if (packs) packed = PackedWeights<Cell, Arithmetic>(keeps ? kept_arena : arena, s, keeps);
         const GateRow row = saves ? saved_row<Cell>(s) : GateRow(s.H, Cell::gates);
@@ -228,14 +232,15 @@ class ForwardSweep {
             const auto [first, last] = part_of(panels(w.units), share_.share, share_.shares);
             for (Index p = first; p < last; ++p)
                 if (!prints || is_new(prints[p], w, p))
-                    Arithmetic::pack(w.packed + p * w.panel, w.matrix, w.gates, w.units, w.depth, p, p + 1);
+                    Arithmetic::pack(w.packed + p * w.panel, w.matrix, w.gates, w.units, w.depth, p, p + 1,
+                                     space_.squeezes);
             if (prints) prints += panels(s_.H);
         }
     }
 
     // Whether a panel's weights are not those that it was packed from; the fingerprint becomes theirs.
     bool is_new(Fingerprint& print, const Weights& w, Index p) const {
-        Fingerprint now;
+        Fingerprint now{space_.squeezes};
         for (Index gate = 0; gate < w.gates; ++gate)
             now.add(w.matrix + (gate * w.units + p * lanes) * w.depth, lanes_used(w.units, p) * w.depth);
         if (now == print) return false;
@@ -415,7 +420,8 @@ class ForwardSweep {
         return panels_of(w, share_.panel_begin, share_.panel_end);
     }
     typename Arithmetic::Panels panels_of(const Weights& w, Index begin, Index end) const {
-        return {w.matrix, w.units, w.depth, space_.packs ? w.packed + begin * w.panel : nullptr, begin, end};
+        return {w.matrix, w.units, w.depth, space_.packs ? w.packed + begin * w.panel : nullptr, begin, end,
+                space_.squeezes};
     }
 
     void write_last_state() {

@@ -156,6 +156,7 @@ struct RowsAt {
     Index stride;
 
     GATEWISE_INLINE const float* operator[](Index i) const { return pointers ? pointers[i] : data + i * stride; }
+    RowsAt from(Index i) const { return {pointers ? pointers + i : nullptr, data + i * stride, stride}; }
 };
 
 // Where products go: to the slots of rows, in the panels from `first` on, plus a bias that lies as a row does.
@@ -278,21 +279,31 @@ GATEWISE_INLINE inline void transpose(Vec (&rows)[lanes]) {
     }
 }
 
+// Vectors that hold `used` units of each gate, one gate after the other.
+inline Index squeezed_vectors(Index gates, Index used) { return (gates * used + lanes - 1) / lanes; }
+
 // A weight matrix (gates * units, depth) as panels [unit / lanes][gates / together][depth][together][lanes], for y = W x
 // with x (depth). Panels [begin, end) are written, the first of them at `packed`; lanes past the last unit are zero.
+// Squeezed, the last panel's gates follow each other in fewer vectors, all together, where they fit.
 inline void pack_transposed(float* packed, const float* weights, Index gates, Index together, Index units, Index depth,
-                            Index begin, Index end) {
+                            Index begin, Index end, bool squeezed) {
     for (Index p = begin; p < end; ++p) {
-        const Index used = lanes_used(units, p);
-        for (Index g = 0; g < gates; ++g) {
-            const float* from = weights + (g * units + p * lanes) * depth;
-            float* to = packed + (((p - begin) * gates + g - g % together) * depth + g % together) * lanes;
+        const Index used = lanes_used(units, p), few = squeezed ? squeezed_vectors(gates, used) : gates;
+        const Index wide = few < gates ? used : lanes, turn = few < gates ? few : together;
+        for (Index v = 0; v < few; ++v) {
+            const float* rows[lanes];  // of each lane; null for none
+            for (Index lane = 0; lane < lanes; ++lane) {
+                const Index gate = (v * lanes + lane) / wide, unit = (v * lanes + lane) % wide;
+                rows[lane] = gate < gates && unit < used ? weights + (gate * units + p * lanes + unit) * depth : nullptr;
+            }
+            float* to = packed + (((p - begin) * gates + v - v % turn) * depth + v % turn) * lanes;
             for (Index k = 0; k < depth; k += lanes) {
                 const Index count = std::min<Index>(lanes, depth - k);
                 Vec square[lanes] = {};
-                for (Index lane = 0; lane < used; ++lane) square[lane] = load_first(from + lane * depth + k, count);
+                for (Index lane = 0; lane < lanes; ++lane)
+                    if (rows[lane]) square[lane] = load_first(rows[lane] + k, count);
                 transpose(square);
-                for (Index i = 0; i < count; ++i) store(to + (k + i) * together * lanes, square[i]);
+                for (Index i = 0; i < count; ++i) store(to + (k + i) * turn * lanes, square[i]);
             }
         }
     }

@@ -41,13 +41,14 @@ struct GateRow {
 };
 
 // Panels [begin, end) of weights (gates * units, depth): packed, the first one at `packed`, or, where that is null, as the
-// layer keeps them.
+// layer keeps them. squeezed: as pack_transposed() says, the last one.
 template <typename Number, typename Weight>
 struct PanelsOf {
     const Number* matrix;
     Index units, depth;
     const Weight* packed;
     Index begin, end;
+    bool squeezed;
 };
 
 // Panels of the columns of weights (depth, columns), one of some slots each: packed, `size` numbers a panel, the first

@@ -74,11 +74,15 @@ GATEWISE_INLINE inline IntVec load_flags(const bool* flags, Index count) {
     return __builtin_convertvector(bytes, IntVec) != 0;
 }
 
+template <int... Lane>
+GATEWISE_INLINE inline IntVec numbered(std::integer_sequence<int, Lane...>) {
+    return IntVec{Lane...};
+}
+
 // The first `count` lanes, zero in the others.
 GATEWISE_INLINE inline Vec first(Vec v, Index count) {
-    alignas(Vec) float numbers[lanes];
-    store(numbers, v);
-    return load_first(numbers, count);
+    const IntVec is_first = numbered(std::make_integer_sequence<int, lanes>{}) < static_cast<std::int32_t>(count);
+    return reinterpret_cast<Vec>(reinterpret_cast<IntVec>(v) & is_first);
 }
 
 template <int Half, int... Lane>
