@@ -30,6 +30,9 @@ void run_team(int threads, void (*body)(const void*, int, int), const void* cont
 // The same of what waiting costs: threads share the units of three steps out of four, however small, also where a
 // sanitizer makes them slow.
 double system_barrier_nanoseconds(std::int64_t now);
+bool system_others_may_sleep(std::int64_t now);
+
+bool others_may_sleep(std::int64_t) { return false; }
 
 double barrier_nanoseconds(std::int64_t) {
     static std::atomic<unsigned> asked{0};

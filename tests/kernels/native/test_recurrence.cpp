@@ -551,6 +551,8 @@ int test(std::uint32_t seed, int shape_count) {
         if (kernels->bfloat16[static_cast<int>(Cell::gru_after)]) bfloat16.emplace_back(name, kernels);
     }
     if (!best || best != best_kernels()) fail("best_kernels", "is not the first of kernels_for");
+    if (!system_others_may_sleep(nanoseconds())) fail("others_may_sleep", "before any call");
+    if (system_others_may_sleep(nanoseconds())) fail("others_may_sleep", "after one");
     const double cost = system_barrier_nanoseconds(nanoseconds());
     if (!(cost >= 0 && cost < 1000)) fail("barrier_nanoseconds", std::to_string(cost));
     if (kernels_for("unknown")) fail("kernels_for", "knows \"unknown\"");

@@ -22,13 +22,14 @@ constexpr double small_step = 20e3;
 // Whether members gain by sharing the units, though they wait for each other, and read what the others wrote: that
 // depends on what waiting costs (B=1, H=64: two threads are 1.5 times as fast as one where it takes 40 ns; B=2, H=64: 0.6
 // times where it takes 290).
-// A thread that was asleep often wakes up on the caller's core, and the two take turns for 10 ms: only a long call gains
-// then (T=256, B=1, H=128, every 0.1 s: 1.2 ms alone, 12 ms with it).
 inline bool waiting_pays(Grid grid, Index steps, std::int64_t now) {
-    constexpr double work_of_a_wait = 190, work_of_waking = 500e6;
+    constexpr double work_of_a_wait = 190, always = 60e3, work_of_waking = 500e6;
     if (grid.members == 1) return true;
+    const bool is_long = grid.work * static_cast<double>(steps) > work_of_waking;
+    if (others_may_sleep(now)) return is_long;
+    if (grid.work > always) return true;
     const double cost = barrier_nanoseconds(now);
-    return cost > 0 ? grid.work > work_of_a_wait * cost : grid.work * static_cast<double>(steps) > work_of_waking;
+    return cost > 0 ? grid.work > work_of_a_wait * cost : is_long;
 }
 
 // One row (step, batch) of gates or of their gradients; cells.h says which slots it has.

@@ -78,26 +78,27 @@ namespace {
 
 constexpr std::int64_t millisecond = 1'000'000;
 
-// The least of some tries that last about a tenth of a millisecond; 0 where not even one had both threads running.
+// The least of some tries; 0 where the second thread was not running.
 double measure_barrier() {
     constexpr int rounds = 16, tries = 8;
     constexpr double most = 1000;
     Barrier barrier;
-    std::atomic<bool> goes_on{true};
     double least = most;
+    std::atomic<bool> runs{false};
+    const auto time = [&](int count, int team) {
+        barrier.wait(team);
+        const std::int64_t begin = nanoseconds();
+        for (int round = 0; round < count; ++round) barrier.wait(team);
+        return static_cast<double>(nanoseconds() - begin) / count;
+    };
     const auto body = [&](int thread, int team) {
         if (team < 2) return;
-        const std::int64_t start = nanoseconds();
-        for (int i = 0; i < tries && goes_on.load(std::memory_order_relaxed); ++i) {
-            barrier.wait(team);
-            const std::int64_t begin = nanoseconds();
-            for (int round = 0; round < rounds; ++round) barrier.wait(team);
-            const std::int64_t end = nanoseconds();
-            if (thread == 0) {
-                least = std::min(least, static_cast<double>(end - begin) / rounds);
-                goes_on.store(end - start < millisecond / 10, std::memory_order_relaxed);
-            }
-            barrier.wait(team);  // both read the same
+        const double once = time(1, team);
+        if (thread == 0) runs.store(once < 5 * most, std::memory_order_relaxed);
+        barrier.wait(team);
+        for (int i = 0; i < tries && runs.load(std::memory_order_relaxed); ++i) {
+            const double cost = time(rounds, team);
+            if (thread == 0) least = std::min(least, cost);
         }
     };
     const auto call_body = [](const void* context, int thread, int team) {
@@ -107,23 +108,30 @@ double measure_barrier() {
     return least < most ? least : 0;
 }
 
-// A thread that was asleep comes to a core of its own within some milliseconds in which it is used.
-constexpr std::int64_t waking = 20 * millisecond;
+// How long threads count as awake, and what was measured holds; in what time one that was asleep comes to a core of its
+// own, if it is used; and how long that is not tried again where it does not.
+constexpr std::int64_t awake = 50 * millisecond, waking = 20 * millisecond, pause = 500 * millisecond;
 std::atomic<double> barrier_cost{0};
-std::atomic<std::int64_t> measured_until{0}, wakes_until{0};
+std::atomic<std::int64_t> asked{0}, valid_until{0}, waking_since{0};
 
 }  // namespace
 
+bool others_may_sleep(std::int64_t now) { return now - asked.exchange(now, std::memory_order_relaxed) >= awake; }
+
 double barrier_nanoseconds(std::int64_t now) {
-    if (now < measured_until.load(std::memory_order_relaxed)) return barrier_cost.load(std::memory_order_relaxed);
+    if (now < valid_until.load(std::memory_order_relaxed)) return barrier_cost.load(std::memory_order_relaxed);
+    if (is_alone) return 0;
+    const std::int64_t since = waking_since.load(std::memory_order_relaxed);
+    const bool begins = now - since > waking + pause;
+    if (!begins && now - since > waking) return 0;
     const double cost = measure_barrier();
-    if (is_alone) return cost;
-    const std::int64_t wakes = wakes_until.load(std::memory_order_relaxed);
-    if (cost == 0 && wakes == 0) wakes_until.store(now + waking, std::memory_order_relaxed);
-    if (cost == 0 && (wakes == 0 || now < wakes)) return 0;
-    wakes_until.store(0, std::memory_order_relaxed);
-    barrier_cost.store(cost, std::memory_order_relaxed);
-    measured_until.store(now + (cost > 0 ? 50 : 1000) * millisecond, std::memory_order_relaxed);
+    if (cost > 0) {
+        barrier_cost.store(cost, std::memory_order_relaxed);
+        valid_until.store(now + awake, std::memory_order_relaxed);
+        waking_since.store(now - waking - pause, std::memory_order_relaxed);
+    } else if (begins) {
+        waking_since.store(now, std::memory_order_relaxed);
+    }
     return cost;
 }
 
