@@ -27,8 +27,8 @@ inline bool waiting_pays(Grid grid, Index steps, std::int64_t now) {
     if (grid.members == 1) return true;
     const bool is_long = grid.work * static_cast<double>(steps) > work_of_waking;
     if (others_may_sleep(now)) return is_long;
-    if (grid.work > always) return true;
     const double cost = barrier_nanoseconds(now);
+    if (cost < 0) return is_long || grid.work > always;
     return cost > 0 ? grid.work > work_of_a_wait * cost : is_long;
 }
 

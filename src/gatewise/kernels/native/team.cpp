@@ -120,10 +120,10 @@ bool others_may_sleep(std::int64_t now) { return now - asked.exchange(now, std::
 
 double barrier_nanoseconds(std::int64_t now) {
     if (now < valid_until.load(std::memory_order_relaxed)) return barrier_cost.load(std::memory_order_relaxed);
-    if (is_alone) return 0;
+    if (is_alone) return -1;
     const std::int64_t since = waking_since.load(std::memory_order_relaxed);
     const bool begins = now - since > waking + pause;
-    if (!begins && now - since > waking) return 0;
+    if (!begins && now - since > waking) return -1;
     const double cost = measure_barrier();
     if (cost > 0) {
         barrier_cost.store(cost, std::memory_order_relaxed);

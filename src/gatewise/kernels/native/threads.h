@@ -35,7 +35,8 @@ void report_loss(std::int64_t begin, std::int64_t end, std::int64_t lost);
 bool others_may_sleep(std::int64_t now);
 
 // What it costs two threads to wait for each other: about 40 ns on cores that share a cache, 200 on a mesh of them.
-// Measured anew every 50 ms, for a virtual machine's cores move. 0: unknown, because they share a core, or there is one.
+// Measured anew every 50 ms, for a virtual machine's cores move. 0: not yet known, for a thread has just been woken up and
+// shares the caller's core; less: that did not change in time, or no thread can be had.
 double barrier_nanoseconds(std::int64_t now);
 
 namespace {
