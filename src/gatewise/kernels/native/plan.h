@@ -23,7 +23,9 @@ constexpr double small_step = 20e3;
 // depends on what waiting costs (B=1, H=64: two threads are 1.5 times as fast as one where it takes 40 ns; B=2, H=64: 0.6
 // times where it takes 290).
 inline bool waiting_pays(Grid grid, Index steps, std::int64_t now) {
-    constexpr double work_of_a_wait = 190, always = 60e3, work_of_waking = 500e6;
+    constexpr double work_of_a_wait = 190;    // multiply-adds that make up for each nanosecond of it
+    constexpr double always = 60e3;           // those that make up for the slowest wait that was seen
+    constexpr double work_of_waking = 500e6;  // those of a call that gains although a thread has to be woken up
     if (grid.members == 1) return true;
     const bool is_long = grid.work * static_cast<double>(steps) > work_of_waking;
     if (others_may_sleep(now)) return is_long;
