@@ -27,7 +27,7 @@ void run_team(int threads, void (*body)(const void*, int, int), const void* cont
     system_team(std::min(threads, team_limit), body, context);
 }
 
-// The same of what waiting costs: threads share the units of three steps out of four, however small, also where a
+// The same of what waiting costs: threads share the units in three calls out of four, however small, also where a
 // sanitizer makes them slow.
 double system_barrier_nanoseconds(std::int64_t now);
 bool system_others_may_sleep(std::int64_t now);

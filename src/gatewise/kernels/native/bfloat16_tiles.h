@@ -2,7 +2,9 @@
 //
 // A tile of sums is 16 rows by 16 columns of float32; it grows by the products of 16 rows and 16 columns over a depth
 // of 32. All that is multiplied is brought to bfloat16 matrices whose rows are padded to whole tiles. `Products` says
-// what multiplies them: AmxProducts (amx.h) or DotProducts (avx512_bf16.h).
+// what multiplies them: AmxProducts (amx.h) or DotProducts (avx512_bf16.h). Their multiply<N, Add>() makes the sums of
+// `height` rows (most_height at most) and N columns of tiles, `row` floats from one row to the next: of a's rows times
+// b's columns over the depth, added with Add to what the sums are.
 #pragma once
 
 #include "bfloat16.h"
